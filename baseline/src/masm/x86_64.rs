@@ -1,0 +1,506 @@
+//! The x86-64 backend. Mirrors `aarch64.rs`; the trait has the documentation.
+//!
+//! Private scratch: none but the flags; `call_c` goes through rax (`Acc`).
+
+use dynasmrt::x64::X64Relocation;
+use dynasmrt::{DynasmApi, DynasmLabelApi, VecAssembler, dynasm};
+use hotstamp_runtime::site::CodePtr;
+
+use super::{Alu, AssembleError, Cond, FAlu, FReg, Label, MacroAssembler, Mem, Reg, Shift};
+
+/// See the module.
+pub struct X86_64 {
+    asm: VecAssembler<X64Relocation>,
+    start: usize,
+}
+
+/// Machine register number of a role.
+fn r(reg: Reg) -> u8 {
+    match reg {
+        Reg::Acc => 0,
+        Reg::A0 => 7,
+        Reg::A1 => 6,
+        Reg::A2 => 2,
+        Reg::A3 => 1,
+        Reg::A4 => 8,
+        Reg::A5 => 9,
+        Reg::T0 => 10,
+        Reg::T1 => 11,
+        Reg::T2 => 5,
+        Reg::T3 => 14,
+        Reg::T4 => 15,
+        Reg::Frame => 3,
+        Reg::Data => 12,
+        Reg::Tstate => 13,
+    }
+}
+
+fn f(reg: FReg) -> u8 {
+    match reg {
+        FReg::F0 => 0,
+        FReg::F1 => 1,
+    }
+}
+
+/// `op reg, [mem]` and friends: writes both displacement widths from one pattern.
+macro_rules! rm {
+    ($self:ident, $op:tt, $size:tt, $reg:ident($n:expr), $mem:expr) => {{
+        let n = $n;
+        let mem = $mem;
+        if let Ok(disp) = i8::try_from(mem.disp) {
+            dynasm!($self.asm ; .arch x64 ; $op $reg(n), $size [BYTE Rq(r(mem.base)) + disp])
+        } else {
+            dynasm!($self.asm ; .arch x64 ; $op $reg(n), $size [DWORD Rq(r(mem.base)) + mem.disp])
+        }
+    }};
+}
+
+/// `op [mem], reg`.
+macro_rules! mr {
+    ($self:ident, $op:tt, $size:tt, $mem:expr, $reg:ident($n:expr)) => {{
+        let n = $n;
+        let mem = $mem;
+        if let Ok(disp) = i8::try_from(mem.disp) {
+            dynasm!($self.asm ; .arch x64 ; $op $size [BYTE Rq(r(mem.base)) + disp], $reg(n))
+        } else {
+            dynasm!($self.asm ; .arch x64 ; $op $size [DWORD Rq(r(mem.base)) + mem.disp], $reg(n))
+        }
+    }};
+}
+
+/// `op [mem], imm` with an 8-bit immediate where it fits.
+macro_rules! mi {
+    ($self:ident, $op:tt, $size:tt, $mem:expr, $imm:expr) => {{
+        let imm: i32 = $imm;
+        let mem = $mem;
+        match (i8::try_from(mem.disp), i8::try_from(imm)) {
+            (Ok(disp), Ok(imm)) => dynasm!($self.asm ; .arch x64 ; $op $size [BYTE Rq(r(mem.base)) + disp], BYTE imm),
+            (Ok(disp), Err(_)) => dynasm!($self.asm ; .arch x64 ; $op $size [BYTE Rq(r(mem.base)) + disp], DWORD imm),
+            (Err(_), Ok(imm)) => dynasm!($self.asm ; .arch x64 ; $op $size [DWORD Rq(r(mem.base)) + mem.disp], BYTE imm),
+            (Err(_), Err(_)) => dynasm!($self.asm ; .arch x64 ; $op $size [DWORD Rq(r(mem.base)) + mem.disp], DWORD imm),
+        }
+    }};
+}
+
+/// `op reg, imm` with an 8-bit immediate where it fits.
+macro_rules! ri {
+    ($self:ident, $op:tt, $reg:ident($n:expr), $imm:expr) => {{
+        let imm: i32 = $imm;
+        let n = $n;
+        if let Ok(imm) = i8::try_from(imm) {
+            dynasm!($self.asm ; .arch x64 ; $op $reg(n), BYTE imm)
+        } else {
+            dynasm!($self.asm ; .arch x64 ; $op $reg(n), DWORD imm)
+        }
+    }};
+}
+
+impl X86_64 {
+    fn branch(&mut self, cond: Cond, target: Label) {
+        let label = target.0;
+        match cond {
+            Cond::Eq => dynasm!(self.asm ; .arch x64 ; je =>label),
+            Cond::Ne => dynasm!(self.asm ; .arch x64 ; jne =>label),
+            Cond::Lt => dynasm!(self.asm ; .arch x64 ; jl =>label),
+            Cond::Le => dynasm!(self.asm ; .arch x64 ; jle =>label),
+            Cond::Gt => dynasm!(self.asm ; .arch x64 ; jg =>label),
+            Cond::Ge => dynasm!(self.asm ; .arch x64 ; jge =>label),
+            Cond::Below => dynasm!(self.asm ; .arch x64 ; jb =>label),
+            Cond::AboveEq => dynasm!(self.asm ; .arch x64 ; jae =>label),
+        }
+    }
+
+    fn compare_imm(&mut self, a: Reg, value: i32) {
+        let n = r(a);
+        if value == 0 {
+            dynasm!(self.asm ; .arch x64 ; test Rq(n), Rq(n));
+        } else {
+            ri!(self, cmp, Rq(n), value);
+        }
+    }
+
+    fn test_bits(&mut self, a: Reg, mask: u32) {
+        let n = r(a);
+        if mask < 0x80 {
+            dynasm!(self.asm ; .arch x64 ; test Rb(n), BYTE mask as i8);
+        } else {
+            dynasm!(self.asm ; .arch x64 ; test Rd(n), DWORD mask as i32);
+        }
+    }
+
+    fn test_mem32_bits(&mut self, mem: Mem, mask: u32) {
+        let mask = mask as i32;
+        if let Ok(disp) = i8::try_from(mem.disp) {
+            dynasm!(self.asm ; .arch x64 ; test DWORD [BYTE Rq(r(mem.base)) + disp], mask);
+        } else {
+            dynasm!(self.asm ; .arch x64 ; test DWORD [DWORD Rq(r(mem.base)) + mem.disp], mask);
+        }
+    }
+}
+
+impl MacroAssembler for X86_64 {
+    fn new(address: CodePtr) -> Self {
+        let start = address.0 as usize;
+        X86_64 { asm: VecAssembler::new(start), start }
+    }
+
+    fn position(&self) -> usize {
+        self.asm.offset().0
+    }
+
+    fn finish(self) -> Result<Vec<u8>, AssembleError> {
+        self.asm.finalize().map_err(|error| AssembleError::Relocation(error.to_string()))
+    }
+
+    fn new_label(&mut self) -> Label {
+        Label(self.asm.new_dynamic_label())
+    }
+
+    fn bind(&mut self, label: Label) {
+        let label = label.0;
+        dynasm!(self.asm ; .arch x64 ; =>label);
+    }
+
+    fn align(&mut self) {
+        while !(self.start + self.position()).is_multiple_of(16) {
+            dynasm!(self.asm ; .arch x64 ; int3);
+        }
+    }
+
+    // ---- moves ----
+
+    fn mov(&mut self, dst: Reg, src: Reg) {
+        if dst != src {
+            dynasm!(self.asm ; .arch x64 ; mov Rq(r(dst)), Rq(r(src)));
+        }
+    }
+
+    fn mov_imm(&mut self, dst: Reg, value: u64) {
+        let n = r(dst);
+        if value == 0 {
+            dynasm!(self.asm ; .arch x64 ; xor Rd(n), Rd(n));
+        } else if value <= u64::from(u32::MAX) {
+            dynasm!(self.asm ; .arch x64 ; mov Rd(n), DWORD value as u32 as i32);
+        } else if let Ok(small) = i32::try_from(value as i64) {
+            dynasm!(self.asm ; .arch x64 ; mov Rq(n), DWORD small);
+        } else {
+            dynasm!(self.asm ; .arch x64 ; mov Rq(n), QWORD value as i64);
+        }
+    }
+
+    fn load(&mut self, dst: Reg, mem: Mem) {
+        rm!(self, mov, QWORD, Rq(r(dst)), mem);
+    }
+
+    fn load32(&mut self, dst: Reg, mem: Mem) {
+        rm!(self, mov, DWORD, Rd(r(dst)), mem);
+    }
+
+    fn load16(&mut self, dst: Reg, mem: Mem) {
+        rm!(self, movzx, WORD, Rd(r(dst)), mem);
+    }
+
+    fn load8(&mut self, dst: Reg, mem: Mem) {
+        rm!(self, movzx, BYTE, Rd(r(dst)), mem);
+    }
+
+    fn store(&mut self, mem: Mem, src: Reg) {
+        mr!(self, mov, QWORD, mem, Rq(r(src)));
+    }
+
+    fn store32(&mut self, mem: Mem, src: Reg) {
+        mr!(self, mov, DWORD, mem, Rd(r(src)));
+    }
+
+    fn store8(&mut self, mem: Mem, src: Reg) {
+        mr!(self, mov, BYTE, mem, Rb(r(src)));
+    }
+
+    fn store_imm(&mut self, mem: Mem, value: i32) {
+        if let Ok(disp) = i8::try_from(mem.disp) {
+            dynasm!(self.asm ; .arch x64 ; mov QWORD [BYTE Rq(r(mem.base)) + disp], DWORD value);
+        } else {
+            dynasm!(self.asm ; .arch x64 ; mov QWORD [DWORD Rq(r(mem.base)) + mem.disp], DWORD value);
+        }
+    }
+
+    fn store32_imm(&mut self, mem: Mem, value: i32) {
+        if let Ok(disp) = i8::try_from(mem.disp) {
+            dynasm!(self.asm ; .arch x64 ; mov DWORD [BYTE Rq(r(mem.base)) + disp], DWORD value);
+        } else {
+            dynasm!(self.asm ; .arch x64 ; mov DWORD [DWORD Rq(r(mem.base)) + mem.disp], DWORD value);
+        }
+    }
+
+    fn load_indexed(&mut self, dst: Reg, base: Reg, index: Reg, disp: i32) {
+        dynasm!(self.asm ; .arch x64 ; mov Rq(r(dst)), QWORD [DWORD Rq(r(base)) + 8 * Rq(r(index)) + disp]);
+    }
+
+    fn store_indexed(&mut self, base: Reg, index: Reg, disp: i32, src: Reg) {
+        dynasm!(self.asm ; .arch x64 ; mov QWORD [DWORD Rq(r(base)) + 8 * Rq(r(index)) + disp], Rq(r(src)));
+    }
+
+    fn lea(&mut self, dst: Reg, mem: Mem) {
+        if mem.disp == 0 {
+            self.mov(dst, mem.base);
+        } else {
+            rm!(self, lea, QWORD, Rq(r(dst)), mem);
+        }
+    }
+
+    fn lea_indexed(&mut self, dst: Reg, base: Reg, index: Reg, disp: i32) {
+        dynasm!(self.asm ; .arch x64 ; lea Rq(r(dst)), [DWORD Rq(r(base)) + 8 * Rq(r(index)) + disp]);
+    }
+
+    // ---- arithmetic ----
+
+    fn alu(&mut self, op: Alu, dst: Reg, src: Reg) {
+        let (d, s) = (r(dst), r(src));
+        match op {
+            Alu::Add => dynasm!(self.asm ; .arch x64 ; add Rq(d), Rq(s)),
+            Alu::Sub => dynasm!(self.asm ; .arch x64 ; sub Rq(d), Rq(s)),
+            Alu::And => dynasm!(self.asm ; .arch x64 ; and Rq(d), Rq(s)),
+            Alu::Or => dynasm!(self.asm ; .arch x64 ; or Rq(d), Rq(s)),
+            Alu::Xor => dynasm!(self.asm ; .arch x64 ; xor Rq(d), Rq(s)),
+        }
+    }
+
+    fn alu_imm(&mut self, op: Alu, dst: Reg, value: i32) {
+        let d = r(dst);
+        match op {
+            Alu::Add => ri!(self, add, Rq(d), value),
+            Alu::Sub => ri!(self, sub, Rq(d), value),
+            Alu::And => ri!(self, and, Rq(d), value),
+            Alu::Or => ri!(self, or, Rq(d), value),
+            Alu::Xor => ri!(self, xor, Rq(d), value),
+        }
+    }
+
+    fn shift_imm(&mut self, op: Shift, dst: Reg, amount: u8) {
+        let (d, amount) = (r(dst), amount as i8);
+        match op {
+            Shift::Left => dynasm!(self.asm ; .arch x64 ; shl Rq(d), BYTE amount),
+            Shift::RightLogical => dynasm!(self.asm ; .arch x64 ; shr Rq(d), BYTE amount),
+            Shift::RightArithmetic => dynasm!(self.asm ; .arch x64 ; sar Rq(d), BYTE amount),
+        }
+    }
+
+    fn mul_overflow(&mut self, dst: Reg, src: Reg, overflow: Label) {
+        let label = overflow.0;
+        dynasm!(self.asm ; .arch x64 ; imul Rq(r(dst)), Rq(r(src)) ; jo =>label);
+    }
+
+    fn neg(&mut self, dst: Reg) {
+        dynasm!(self.asm ; .arch x64 ; neg Rq(r(dst)));
+    }
+
+    fn add32_mem(&mut self, mem: Mem, value: i32) {
+        mi!(self, add, DWORD, mem, value);
+    }
+
+    fn add64_mem(&mut self, mem: Mem, value: i32) {
+        mi!(self, add, QWORD, mem, value);
+    }
+
+    fn dec32_mem_branch_zero(&mut self, mem: Mem, zero: Label) {
+        mi!(self, sub, DWORD, mem, 1);
+        self.branch(Cond::Eq, zero);
+    }
+
+    // ---- comparisons and control ----
+
+    fn jump(&mut self, target: Label) {
+        let label = target.0;
+        dynasm!(self.asm ; .arch x64 ; jmp =>label);
+    }
+
+    fn branch_cmp(&mut self, cond: Cond, a: Reg, b: Reg, target: Label) {
+        dynasm!(self.asm ; .arch x64 ; cmp Rq(r(a)), Rq(r(b)));
+        self.branch(cond, target);
+    }
+
+    fn branch_cmp_imm(&mut self, cond: Cond, a: Reg, value: i32, target: Label) {
+        self.compare_imm(a, value);
+        self.branch(cond, target);
+    }
+
+    fn branch_cmp_mem(&mut self, cond: Cond, a: Reg, mem: Mem, target: Label) {
+        rm!(self, cmp, QWORD, Rq(r(a)), mem);
+        self.branch(cond, target);
+    }
+
+    fn branch_cmp32_mem(&mut self, cond: Cond, a: Reg, mem: Mem, target: Label) {
+        rm!(self, cmp, DWORD, Rd(r(a)), mem);
+        self.branch(cond, target);
+    }
+
+    fn branch_mem_imm(&mut self, cond: Cond, mem: Mem, value: i32, target: Label) {
+        mi!(self, cmp, QWORD, mem, value);
+        self.branch(cond, target);
+    }
+
+    fn branch_mem32_imm(&mut self, cond: Cond, mem: Mem, value: i32, target: Label) {
+        mi!(self, cmp, DWORD, mem, value);
+        self.branch(cond, target);
+    }
+
+    fn branch_stack_below_mem(&mut self, mem: Mem, target: Label) {
+        if let Ok(disp) = i8::try_from(mem.disp) {
+            dynasm!(self.asm ; .arch x64 ; cmp rsp, QWORD [BYTE Rq(r(mem.base)) + disp]);
+        } else {
+            dynasm!(self.asm ; .arch x64 ; cmp rsp, QWORD [DWORD Rq(r(mem.base)) + mem.disp]);
+        }
+        self.branch(Cond::Below, target);
+    }
+
+    fn branch_bits_set(&mut self, a: Reg, mask: u32, target: Label) {
+        self.test_bits(a, mask);
+        self.branch(Cond::Ne, target);
+    }
+
+    fn branch_bits_clear(&mut self, a: Reg, mask: u32, target: Label) {
+        self.test_bits(a, mask);
+        self.branch(Cond::Eq, target);
+    }
+
+    fn branch_mem32_bits_set(&mut self, mem: Mem, mask: u32, target: Label) {
+        self.test_mem32_bits(mem, mask);
+        self.branch(Cond::Ne, target);
+    }
+
+    fn branch_mem32_bits_clear(&mut self, mem: Mem, mask: u32, target: Label) {
+        self.test_mem32_bits(mem, mask);
+        self.branch(Cond::Eq, target);
+    }
+
+    fn jump_reg(&mut self, target: Reg) {
+        dynasm!(self.asm ; .arch x64 ; jmp Rq(r(target)));
+    }
+
+    fn jump_mem(&mut self, mem: Mem) {
+        if let Ok(disp) = i8::try_from(mem.disp) {
+            dynasm!(self.asm ; .arch x64 ; jmp QWORD [BYTE Rq(r(mem.base)) + disp]);
+        } else {
+            dynasm!(self.asm ; .arch x64 ; jmp QWORD [DWORD Rq(r(mem.base)) + mem.disp]);
+        }
+    }
+
+    fn jump_near(&mut self, target: CodePtr) {
+        dynasm!(self.asm ; .arch x64 ; jmp extern target.0 as usize);
+    }
+
+    fn branch_cmp_imm_near(&mut self, cond: Cond, a: Reg, value: i32, target: CodePtr) {
+        let over = self.new_label();
+        self.branch_cmp_imm(cond.negated(), a, value, over);
+        self.jump_near(target);
+        self.bind(over);
+    }
+
+    fn call_mem(&mut self, mem: Mem) {
+        if mem.disp == 0 && mem.base != Reg::T2 && mem.base != Reg::Tstate {
+            dynasm!(self.asm ; .arch x64 ; call QWORD [Rq(r(mem.base))]);
+        } else if let Ok(disp) = i8::try_from(mem.disp) {
+            dynasm!(self.asm ; .arch x64 ; call QWORD [BYTE Rq(r(mem.base)) + disp]);
+        } else {
+            dynasm!(self.asm ; .arch x64 ; call QWORD [DWORD Rq(r(mem.base)) + mem.disp]);
+        }
+    }
+
+    fn call_near(&mut self, target: CodePtr) {
+        dynasm!(self.asm ; .arch x64 ; call extern target.0 as usize);
+    }
+
+    fn call_c(&mut self, target: *const ()) {
+        self.mov_imm(Reg::Acc, target as u64);
+        dynasm!(self.asm ; .arch x64 ; call rax);
+    }
+
+    // ---- native frames ----
+
+    fn body_enter(&mut self) {
+        dynasm!(self.asm ; .arch x64 ; push rbx ; push r12 ; sub rsp, BYTE 8 ; mov rbx, rdi);
+    }
+
+    fn body_return(&mut self) {
+        dynasm!(self.asm ; .arch x64 ; add rsp, BYTE 8 ; pop r12 ; pop rbx ; ret);
+    }
+
+    fn stub_enter(&mut self) {
+        dynasm!(self.asm ; .arch x64 ; push rcx);
+    }
+
+    fn stub_exit(&mut self) {
+        dynasm!(self.asm ; .arch x64 ; pop rcx);
+    }
+
+    fn stub_abandon(&mut self) {
+        dynasm!(self.asm ; .arch x64 ; lea rsp, [BYTE rsp + 16]);
+    }
+
+    fn stub_abandon_early(&mut self) {
+        dynasm!(self.asm ; .arch x64 ; lea rsp, [BYTE rsp + 8]);
+    }
+
+    fn ret(&mut self) {
+        dynasm!(self.asm ; .arch x64 ; ret);
+    }
+
+    fn push_pair(&mut self, a: Reg, b: Reg) {
+        dynasm!(self.asm ; .arch x64 ; push Rq(r(a)) ; push Rq(r(b)));
+    }
+
+    fn pop_pair(&mut self, a: Reg, b: Reg) {
+        dynasm!(self.asm ; .arch x64 ; pop Rq(r(b)) ; pop Rq(r(a)));
+    }
+
+    fn trampoline(&mut self) {
+        dynasm!(self.asm ; .arch x64
+            ; push rbp ; push rbx ; push r12 ; push r13 ; push r14 ; push r15 ; sub rsp, BYTE 8
+            ; mov r13, rsi ; call rdx
+            ; add rsp, BYTE 8 ; pop r15 ; pop r14 ; pop r13 ; pop r12 ; pop rbx ; pop rbp ; ret);
+    }
+
+    // ---- floating point ----
+
+    fn fload(&mut self, dst: FReg, mem: Mem) {
+        rm!(self, movsd, QWORD, Rx(f(dst)), mem);
+    }
+
+    fn fstore(&mut self, mem: Mem, src: FReg) {
+        mr!(self, movsd, QWORD, mem, Rx(f(src)));
+    }
+
+    fn falu(&mut self, op: FAlu, dst: FReg, src: FReg) {
+        let (d, s) = (f(dst), f(src));
+        match op {
+            FAlu::Add => dynasm!(self.asm ; .arch x64 ; addsd Rx(d), Rx(s)),
+            FAlu::Sub => dynasm!(self.asm ; .arch x64 ; subsd Rx(d), Rx(s)),
+            FAlu::Mul => dynasm!(self.asm ; .arch x64 ; mulsd Rx(d), Rx(s)),
+            FAlu::Div => dynasm!(self.asm ; .arch x64 ; divsd Rx(d), Rx(s)),
+        }
+    }
+
+    fn fconvert(&mut self, dst: FReg, src: Reg) {
+        dynasm!(self.asm ; .arch x64 ; xorps Rx(f(dst)), Rx(f(dst)) ; cvtsi2sd Rx(f(dst)), Rq(r(src)));
+    }
+
+    fn fbranch(&mut self, cond: Cond, a: FReg, b: FReg, target: Label) {
+        // ucomisd sets CF, ZF and PF for unordered: only "above" conditions are false then, so less-than is tested with its operands exchanged.
+        let label = target.0;
+        let (x, y) = (f(a), f(b));
+        match cond {
+            Cond::Eq => dynasm!(self.asm ; .arch x64 ; ucomisd Rx(x), Rx(y) ; jp >unordered ; je =>label ; unordered:),
+            Cond::Ne => dynasm!(self.asm ; .arch x64 ; ucomisd Rx(x), Rx(y) ; jp =>label ; jne =>label),
+            Cond::Gt => dynasm!(self.asm ; .arch x64 ; ucomisd Rx(x), Rx(y) ; ja =>label),
+            Cond::Ge | Cond::AboveEq => dynasm!(self.asm ; .arch x64 ; ucomisd Rx(x), Rx(y) ; jae =>label),
+            Cond::Lt | Cond::Below => dynasm!(self.asm ; .arch x64 ; ucomisd Rx(y), Rx(x) ; ja =>label),
+            Cond::Le => dynasm!(self.asm ; .arch x64 ; ucomisd Rx(y), Rx(x) ; jae =>label),
+        }
+    }
+
+    fn fbranch_zero(&mut self, a: FReg, target: Label) {
+        // xmm15 holds the constant zero; no role names it.
+        let label = target.0;
+        dynasm!(self.asm ; .arch x64 ; xorps xmm15, xmm15 ; ucomisd Rx(f(a)), xmm15 ; jp >unordered ; je =>label ; unordered:);
+    }
+}
