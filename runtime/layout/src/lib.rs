@@ -1,1 +1,7 @@
-//! See ARCHITECTURE.md.
+//! What hotstamp knows of CPython: its structures and functions, its opcodes, and how to read its bytecode. All of it is
+//! generated from, or follows, the headers of the release that the build is for.
+//!
+//! This is the lowest layer: it knows nothing of compiled code.
+
+pub mod ffi;
+pub mod refs;
