@@ -3,6 +3,7 @@
 //! Both tiers import this crate; it imports neither. ARCHITECTURE.md describes the contracts.
 
 pub mod code_data;
+pub mod code_memory;
 pub mod exits;
 pub mod helpers;
 pub mod site;
