@@ -3,7 +3,9 @@
 //! Positions count from the top as in CPython's sources: `peek(1)` is `stack_pointer[-1]`. Every operation that closes a reference may run Python
 //! code (a destructor), so entries are always taken off the stack *before* they are closed: what looks at the frame meanwhile sees only live entries.
 
-use hotstamp_layout::ffi::PyObject;
+use std::ptr::null_mut;
+
+use hotstamp_layout::ffi::{self, PyObject};
 use hotstamp_layout::refs::StackRef;
 
 use crate::Frame;
@@ -32,7 +34,7 @@ impl Stack {
     #[inline(always)]
     pub unsafe fn top(self) -> *mut StackRef {
         // SAFETY: the frame is live (`of`).
-        unsafe { (*self.frame).stackpointer.cast() }
+        unsafe { (*self.frame).stackpointer }
     }
 
     /// Makes `top` the address behind the top entry. Nothing is closed.
@@ -42,7 +44,7 @@ impl Stack {
     #[inline(always)]
     pub unsafe fn set_top(self, top: *mut StackRef) {
         // SAFETY: the frame is live (`of`).
-        unsafe { (*self.frame).stackpointer = top.cast() }
+        unsafe { (*self.frame).stackpointer = top }
     }
 
     /// The address of the `n` entries at the top, in push order.
@@ -72,7 +74,7 @@ impl Stack {
     #[inline(always)]
     pub unsafe fn object(self, n: usize) -> *mut PyObject {
         // SAFETY: the entry exists and is an object.
-        unsafe { self.peek(n).object() }
+        unsafe { self.peek(n).as_ptr_borrow() }
     }
 
     /// Ends an instruction that failed with its `n` operands still on the stack: the interpreter leaves them to the unwinder, which closes them from the
@@ -171,4 +173,85 @@ impl Stack {
             old.xclose();
         }
     }
+    /// Pushes a new object, or returns -1 if `object` is null (an exception is set).
+    ///
+    /// # Safety
+    /// The frame has room for it; the stack takes over the caller's reference.
+    #[inline(always)]
+    pub unsafe fn push_new(self, object: *mut PyObject) -> isize {
+        if object.is_null() {
+            return -1;
+        }
+        // SAFETY: the object is the caller's to hand over.
+        unsafe { self.push(StackRef::from_steal(object)) };
+        0
+    }
+
+    /// Pushes a bool, or returns -1 if `truth` is negative (an exception is set), as C functions report truth.
+    ///
+    /// # Safety
+    /// The frame has room for it.
+    #[inline(always)]
+    pub unsafe fn push_truth(self, truth: i32) -> isize {
+        if truth < 0 {
+            return -1;
+        }
+        // SAFETY: the frame has room for one more entry.
+        unsafe { self.push(StackRef::bool(truth != 0)) };
+        0
+    }
+
+    /// Puts `object`, which took over the `n` entries at the top, in their place. If it is null (an exception is set), it did not, and they are closed.
+    ///
+    /// # Safety
+    /// The stack holds `n` entries, and has room for one if `n` is 0.
+    #[inline(always)]
+    pub unsafe fn push_in_place_of(self, n: usize, object: *mut PyObject) -> isize {
+        // SAFETY: see above.
+        unsafe {
+            if object.is_null() {
+                return self.fail(n);
+            }
+            self.shrink(n);
+            self.push_new(object)
+        }
+    }
+
+    /// Calls `f` with an array of the objects in the `n` entries at the top (null for NULL), which the stack keeps. `f` may use the slot before the array,
+    /// as `PY_VECTORCALL_ARGUMENTS_OFFSET` says. Returns what `f` returns, or null with an exception set where there is no memory for the array.
+    ///
+    /// # Safety
+    /// The stack holds `n` entries, none of them a tagged integer.
+    #[inline(always)]
+    pub unsafe fn with_objects(
+        self,
+        n: usize,
+        f: impl FnOnce(*mut *mut PyObject) -> *mut PyObject,
+    ) -> *mut PyObject {
+        /// The length up to which the array lies on the native stack.
+        const INLINE: usize = 12;
+        let mut inline = [null_mut(); INLINE + 1];
+        let mut spilled = Vec::new();
+        let slots = if n <= INLINE {
+            &mut inline[..]
+        } else {
+            if spilled.try_reserve_exact(n + 1).is_err() {
+                // SAFETY: the GIL is held, as everywhere in a helper.
+                return unsafe { ffi::PyErr_NoMemory() };
+            }
+            spilled.resize(n + 1, null_mut());
+            &mut spilled[..]
+        };
+        for (i, slot) in slots[1..=n].iter_mut().enumerate() {
+            // SAFETY: the stack holds `n` entries.
+            *slot = unsafe { self.object(n - i) };
+        }
+        f(slots[1..].as_mut_ptr())
+    }
+}
+
+/// The result of a memory helper for the status of a C function: 0, or -1 for anything else.
+#[inline(always)]
+pub fn status(error: i32) -> isize {
+    if error == 0 { 0 } else { -1 }
 }
