@@ -49,3 +49,12 @@ pub fn primary() -> Result<Headers, String> {
         )),
     }
 }
+
+/// The further releases this build must carry.
+pub fn further() -> Result<Vec<Headers>, String> {
+    let roots = env::var_os(ALSO).unwrap_or_default();
+    env::split_paths(&roots)
+        .filter(|root| !root.as_os_str().is_empty())
+        .map(Headers::open)
+        .collect()
+}

@@ -1,8 +1,13 @@
-//! Reads CPython's real headers, for the target being built, and writes what the crate needs of them to `OUT_DIR`.
+//! Reads CPython's real headers, for the target being built, and writes what the crate needs of them to `OUT_DIR`:
+//! `ffi.rs` (bindgen), `opcode.rs` (the opcode tables) and `releases.rs` (the patch releases this build carries).
 mod bindings;
+mod compare;
 mod headers;
+mod opcodes;
 
 use std::{env, fs, path::PathBuf, process::exit};
+
+use headers::Headers;
 
 fn main() {
     if let Err(message) = run() {
@@ -11,12 +16,56 @@ fn main() {
     }
 }
 
+/// What is generated for one release.
+struct Generated {
+    ffi: String,
+    opcodes: String,
+    version: u32,
+}
+
+fn generate(headers: &Headers, target: &str) -> Result<Generated, String> {
+    let ffi = bindings::generate(headers, target)?;
+    let version = compare::version_hex(&ffi)?;
+    Ok(Generated {
+        opcodes: opcodes::generate(headers)?,
+        ffi,
+        version,
+    })
+}
+
 fn run() -> Result<(), String> {
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     let target = env::var("TARGET").expect("cargo sets TARGET");
     println!("cargo::rerun-if-changed=build");
-    let base = headers::primary()?;
-    let text = bindings::generate(&base, &target)?;
-    fs::write(out.join("ffi.rs"), text).map_err(|e| format!("cannot write ffi.rs: {e}"))?;
-    Ok(())
+    let base = generate(&headers::primary()?, &target)?;
+    let mut carried = vec![base.version];
+    for headers in headers::further()? {
+        let other = generate(&headers, &target)?;
+        let mut differences = compare::differences(&base.ffi, &other.ffi)?;
+        if base.opcodes != other.opcodes {
+            differences.push("the opcode tables differ".into());
+        }
+        if !differences.is_empty() {
+            return Err(format!(
+                "the headers in {} (release {:#010x}) cannot share a build with release {:#010x}:\n  {}",
+                headers.root.display(),
+                other.version,
+                base.version,
+                differences.join("\n  ")
+            ));
+        }
+        carried.push(other.version);
+    }
+    let write = |name: &str, text: &str| {
+        let path = out.join(name);
+        fs::write(&path, text).map_err(|e| format!("cannot write {}: {e}", path.display()))
+    };
+    write("ffi.rs", &base.ffi)?;
+    write("opcode.rs", &base.opcodes)?;
+    write(
+        "releases.rs",
+        &format!(
+            "/// `PY_VERSION_HEX` of the releases whose headers this build was checked against.\npub const CARRIED_RELEASES: &[u32] = &{carried:#x?};\n"
+        ),
+    )
 }

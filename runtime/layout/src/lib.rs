@@ -4,4 +4,5 @@
 //! This is the lowest layer: it knows nothing of compiled code.
 
 pub mod ffi;
+pub mod opcode;
 pub mod refs;
