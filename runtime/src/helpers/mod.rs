@@ -26,6 +26,15 @@ pub mod subscripts;
 pub mod unpack;
 
 // Names, attributes, calls, functions, control flow, exceptions.
+pub mod attributes;
+pub mod calls;
+pub mod exceptions;
+pub mod functions;
+pub mod generators;
+pub mod imports;
+pub mod names;
+pub mod operands;
+pub mod with_statements;
 
 /// What a register helper returns when it raised: no bits at all, which no reference has.
 pub const RAISED: StackRef = StackRef { bits: 0 };
@@ -40,9 +49,9 @@ macro_rules! table {
             }
         }
 
-        /// The opcodes of the table above, with their names.
+        /// The names of the table's opcodes and helpers.
         #[cfg(test)]
-        const $all: &[(u32, &str)] = &[$($((ffi::$opcode, stringify!($opcode)),)*)*];
+        const $all: &[(&str, &str)] = &[$($((stringify!($opcode), stringify!($function)),)*)*];
     };
 }
 
@@ -107,6 +116,69 @@ table! {
         UNPACK_EX => op_unpack_ex,
         UNPACK_SEQUENCE => op_unpack_sequence,
     }
+    attributes {
+        DELETE_ATTR => op_delete_attr,
+        LOAD_ATTR => op_load_attr,
+        LOAD_SUPER_ATTR => op_load_super_attr,
+        STORE_ATTR => op_store_attr,
+    }
+    calls {
+        CALL => op_call,
+        CALL_FUNCTION_EX => op_call_function_ex,
+        CALL_KW => op_call_kw,
+    }
+    exceptions {
+        CHECK_EG_MATCH => op_check_eg_match,
+        CHECK_EXC_MATCH => op_check_exc_match,
+        POP_EXCEPT => op_pop_except,
+        PUSH_EXC_INFO => op_push_exc_info,
+        RAISE_VARARGS => op_raise_varargs,
+        RERAISE => op_reraise,
+    }
+    functions {
+        EXIT_INIT_CHECK => op_exit_init_check,
+        LOAD_BUILD_CLASS => op_load_build_class,
+        MAKE_FUNCTION => op_make_function,
+        SET_FUNCTION_ATTRIBUTE => op_set_function_attribute,
+    }
+    generators {
+        CLEANUP_THROW => op_cleanup_throw,
+        END_ASYNC_FOR => op_end_async_for,
+        END_SEND => op_end_send,
+        GET_AITER => op_get_aiter,
+        GET_ANEXT => op_get_anext,
+        GET_AWAITABLE => op_get_awaitable,
+        GET_YIELD_FROM_ITER => op_get_yield_from_iter,
+        POP_ITER => op_pop_iter,
+        SEND => op_send,
+    }
+    imports {
+        IMPORT_FROM => op_import_from,
+        IMPORT_NAME => op_import_name,
+    }
+    names {
+        COPY_FREE_VARS => op_copy_free_vars,
+        DELETE_DEREF => op_delete_deref,
+        DELETE_FAST => op_delete_fast,
+        DELETE_GLOBAL => op_delete_global,
+        DELETE_NAME => op_delete_name,
+        LOAD_DEREF => op_load_deref,
+        LOAD_FAST_CHECK => op_load_fast_check,
+        LOAD_FROM_DICT_OR_DEREF => op_load_from_dict_or_deref,
+        LOAD_FROM_DICT_OR_GLOBALS => op_load_from_dict_or_globals,
+        LOAD_GLOBAL => op_load_global,
+        LOAD_LOCALS => op_load_locals,
+        LOAD_NAME => op_load_name,
+        MAKE_CELL => op_make_cell,
+        SETUP_ANNOTATIONS => op_setup_annotations,
+        STORE_DEREF => op_store_deref,
+        STORE_GLOBAL => op_store_global,
+        STORE_NAME => op_store_name,
+    }
+    with_statements {
+        LOAD_SPECIAL => op_load_special,
+        WITH_EXCEPT_START => op_with_except_start,
+    }
 }
 
 table! {
@@ -129,19 +201,10 @@ mod tests {
 
     #[test]
     fn each_opcode_has_the_helper_named_after_it() {
-        for &(opcode, name) in MEMORY_HELPERS {
-            let (_, helper) = memory_helper(opcode as u8).expect("listed opcodes have helpers");
-            assert_eq!(helper, format!("op_{}", name.to_lowercase()));
+        for (names, prefix) in [(MEMORY_HELPERS, "op_"), (REGISTER_HELPERS, "reg_")] {
+            for &(opcode, helper) in names {
+                assert_eq!(helper, format!("{prefix}{}", opcode.to_lowercase()));
+            }
         }
-        for &(opcode, name) in REGISTER_HELPERS {
-            let (_, helper) = register_helper(opcode as u8).expect("listed opcodes have helpers");
-            assert_eq!(helper, format!("reg_{}", name.to_lowercase()));
-        }
-    }
-
-    #[test]
-    fn other_opcodes_have_none() {
-        assert!(memory_helper(ffi::CACHE as u8).is_none());
-        assert!(register_helper(ffi::BUILD_LIST as u8).is_none());
     }
 }

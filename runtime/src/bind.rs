@@ -1,0 +1,341 @@
+//! Argument binding: from a vectorcall's arguments into the locals of a new frame, with the semantics of CPython's `initialize_locals`.
+//!
+//! Called by the vectorcall entry and by the runtime paths of compiled calls. It raises nothing for arguments that do not fit: the caller drops the frame and calls the
+//! function's default vectorcall with the same arguments, which raises CPython's own TypeError.
+
+use hotstamp_layout::ffi::{self, PyCodeObject, PyFunctionObject, PyObject};
+use hotstamp_layout::refs::{self, StackRef};
+use thiserror::Error;
+
+/// Why arguments were not bound. The locals are all null then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum BindError {
+    /// They do not fit the parameters. No exception is set: the function's default vectorcall raises it.
+    #[error("the arguments do not fit the function's parameters")]
+    Mismatch,
+    /// Memory ran out, or comparing a keyword ran Python code that raised. The exception is set.
+    #[error("an exception was raised while arguments were bound")]
+    Raised,
+}
+
+/// Binds the arguments of a call of `func` into `localsplus`: parameters get owned references, all other slots are set null.
+///
+/// # Safety
+/// The GIL is held. `code` is the code object of `func`, and `localsplus` has `co_nlocalsplus` slots, whose old contents are overwritten. `args` holds `nargs` positional arguments
+/// and then one for each name in `kwnames` (a tuple, or null), all borrowed for the time of the call.
+#[inline]
+pub unsafe fn bind_arguments(
+    func: *mut PyFunctionObject,
+    code: *mut PyCodeObject,
+    localsplus: *mut StackRef,
+    args: *const *mut PyObject,
+    nargs: usize,
+    kwnames: *mut PyObject,
+) -> Result<(), BindError> {
+    // SAFETY: passed on.
+    unsafe {
+        let binding = Binding::new(func, code, localsplus);
+        if kwnames.is_null()
+            && nargs == binding.argcount
+            && binding.has_only_positional_parameters()
+        {
+            binding.take_positional(args, nargs);
+            return Ok(());
+        }
+        binding.bind(args, nargs, kwnames)
+    }
+}
+
+/// The function's side of a binding: what its code declares, and the slots to fill.
+#[derive(Clone, Copy)]
+struct Binding {
+    func: *mut PyFunctionObject,
+    slots: *mut StackRef,
+    /// The names of the slots, parameters first; borrowed from the code object.
+    names: *mut *mut PyObject,
+    slot_count: usize,
+    flags: u32,
+    /// Positional parameters, those without a keyword included.
+    argcount: usize,
+    /// Parameters that cannot be given by keyword; the first ones.
+    posonly: usize,
+    /// Positional and keyword-only parameters: the slots before those of `*args` and `**kwargs`.
+    named: usize,
+}
+
+impl Binding {
+    /// # Safety
+    /// As for [`bind_arguments`], and so for all other methods.
+    #[inline(always)]
+    unsafe fn new(
+        func: *mut PyFunctionObject,
+        code: *mut PyCodeObject,
+        slots: *mut StackRef,
+    ) -> Self {
+        // SAFETY: the code object is live; its names are a tuple.
+        unsafe {
+            let argcount = (*code).co_argcount as usize;
+            Self {
+                func,
+                slots,
+                names: refs::tuple_items((*code).co_localsplusnames),
+                slot_count: refs::nlocalsplus(code),
+                flags: (*code).co_flags as u32,
+                argcount,
+                posonly: (*code).co_posonlyargcount as usize,
+                named: argcount + (*code).co_kwonlyargcount as usize,
+            }
+        }
+    }
+
+    fn has_varargs(self) -> bool {
+        self.flags & ffi::CO_VARARGS != 0
+    }
+
+    fn has_varkeywords(self) -> bool {
+        self.flags & ffi::CO_VARKEYWORDS != 0
+    }
+
+    fn has_only_positional_parameters(self) -> bool {
+        self.named == self.argcount && self.flags & (ffi::CO_VARARGS | ffi::CO_VARKEYWORDS) == 0
+    }
+
+    /// Takes the first `count` arguments into the first slots and sets all others null.
+    #[inline(always)]
+    unsafe fn take_positional(self, args: *const *mut PyObject, count: usize) {
+        // SAFETY: there are at least `count` arguments, and as many parameters.
+        unsafe {
+            for index in 0..count {
+                self.slots
+                    .add(index)
+                    .write(StackRef::from_new(*args.add(index)));
+            }
+            for index in count..self.slot_count {
+                self.slots.add(index).write(StackRef::NULL);
+            }
+        }
+    }
+
+    /// Sets all slots null again. The caller's arguments outlive this, so nothing of theirs dies.
+    #[cold]
+    unsafe fn release(self) {
+        for index in 0..self.slot_count {
+            // SAFETY: all slots are initialised and own what they hold.
+            unsafe { StackRef::clear(self.slots.add(index)) };
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn is_unbound(self, index: usize) -> bool {
+        // SAFETY: all slots are initialised.
+        unsafe { (*self.slots.add(index)).is_null() }
+    }
+
+    /// Puts an owned reference into an empty slot.
+    #[inline(always)]
+    unsafe fn set(self, index: usize, value: StackRef) {
+        // SAFETY: the slot exists and owns nothing.
+        unsafe { self.slots.add(index).write(value) }
+    }
+
+    /// Binds any arguments.
+    unsafe fn bind(
+        self,
+        args: *const *mut PyObject,
+        nargs: usize,
+        kwnames: *mut PyObject,
+    ) -> Result<(), BindError> {
+        if nargs > self.argcount && !self.has_varargs() {
+            return Err(BindError::Mismatch);
+        }
+        // SAFETY: the first `min(nargs, argcount)` arguments are positional ones; from there on all slots are initialised.
+        unsafe {
+            self.take_positional(args, nargs.min(self.argcount));
+            let bound = self.bind_rest(args, nargs, kwnames);
+            if bound.is_err() {
+                self.release();
+            }
+            bound
+        }
+    }
+
+    /// Everything but the positional arguments that have parameters of their own.
+    unsafe fn bind_rest(
+        self,
+        args: *const *mut PyObject,
+        nargs: usize,
+        kwnames: *mut PyObject,
+    ) -> Result<(), BindError> {
+        // SAFETY: passed on; the values by keyword follow the positional ones.
+        unsafe {
+            let keywords = self.bind_collectors(args, nargs)?;
+            if !kwnames.is_null() {
+                self.bind_keywords(args.add(nargs), kwnames, nargs, keywords)?;
+            }
+            if nargs < self.argcount {
+                self.bind_defaults(nargs)?;
+            }
+            if self.argcount < self.named {
+                self.bind_keyword_defaults()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Fills the slots of `*args` and `**kwargs`. Returns the dict of the latter, borrowed, or null.
+    unsafe fn bind_collectors(
+        self,
+        args: *const *mut PyObject,
+        nargs: usize,
+    ) -> Result<*mut PyObject, BindError> {
+        let mut next = self.named;
+        // SAFETY: the code has slots for what its flags declare.
+        unsafe {
+            if self.has_varargs() {
+                let tuple = if nargs > self.argcount {
+                    ffi::_PyTuple_FromArray(
+                        args.add(self.argcount),
+                        (nargs - self.argcount) as isize,
+                    )
+                } else {
+                    ffi::PyTuple_New(0)
+                };
+                if tuple.is_null() {
+                    return Err(BindError::Raised);
+                }
+                self.set(next, StackRef::from_steal(tuple));
+                next += 1;
+            }
+            if !self.has_varkeywords() {
+                return Ok(std::ptr::null_mut());
+            }
+            let dict = ffi::PyDict_New();
+            if dict.is_null() {
+                return Err(BindError::Raised);
+            }
+            self.set(next, StackRef::from_steal(dict));
+            Ok(dict)
+        }
+    }
+
+    /// Binds the values given by keyword: to the parameters they name, or into `collector` unless it is null.
+    unsafe fn bind_keywords(
+        self,
+        values: *const *mut PyObject,
+        kwnames: *mut PyObject,
+        nargs: usize,
+        collector: *mut PyObject,
+    ) -> Result<(), BindError> {
+        // SAFETY: there is a value for each name.
+        unsafe {
+            // Keywords are mostly given in the order of the parameters.
+            let mut expected = nargs.max(self.posonly);
+            for index in 0..refs::size_of_var(kwnames) as usize {
+                let keyword = refs::tuple_item(kwnames, index);
+                let value = *values.add(index);
+                let found = if expected < self.named && *self.names.add(expected) == keyword {
+                    Some(expected)
+                } else {
+                    self.find_parameter(keyword)?
+                };
+                if let Some(parameter) = found {
+                    if !self.is_unbound(parameter) {
+                        return Err(BindError::Mismatch);
+                    }
+                    self.set(parameter, StackRef::from_new(value));
+                    expected = parameter + 1;
+                } else if collector.is_null() {
+                    return Err(BindError::Mismatch);
+                } else if ffi::PyDict_SetItem(collector, keyword, value) < 0 {
+                    return Err(BindError::Raised);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The parameter that a keyword names.
+    unsafe fn find_parameter(self, keyword: *mut PyObject) -> Result<Option<usize>, BindError> {
+        // SAFETY: each slot has a name, a string.
+        unsafe {
+            if !refs::is_unicode(keyword) {
+                return Err(BindError::Mismatch);
+            }
+            // Both names are nearly always interned, so that identity decides.
+            let candidates = self.posonly..self.named;
+            if let Some(index) = candidates
+                .clone()
+                .find(|&index| *self.names.add(index) == keyword)
+            {
+                return Ok(Some(index));
+            }
+            for index in candidates {
+                let name = *self.names.add(index);
+                // Comparing instances of subclasses can run Python code.
+                let equal = if refs::is_exact_unicode(keyword) {
+                    ffi::PyUnicode_Equal(keyword, name)
+                } else {
+                    ffi::PyObject_RichCompareBool(keyword, name, ffi::Py_EQ as i32)
+                };
+                match equal {
+                    0 => {}
+                    1.. => return Ok(Some(index)),
+                    _ => return Err(BindError::Raised),
+                }
+            }
+            Ok(None)
+        }
+    }
+
+    /// Fills positional parameters that were not given, of which only the last ones may have defaults.
+    unsafe fn bind_defaults(self, nargs: usize) -> Result<(), BindError> {
+        // SAFETY: the defaults are a tuple or null; an index at or above `first` lies within it.
+        unsafe {
+            let defaults = (*self.func).func_defaults;
+            let count = if defaults.is_null() {
+                0
+            } else {
+                refs::size_of_var(defaults)
+            };
+            // Negative if the program assigned more defaults than there are parameters.
+            let first = self.argcount as isize - count;
+            for index in nargs..self.argcount {
+                if !self.is_unbound(index) {
+                    continue;
+                }
+                let from = index as isize - first;
+                if from < 0 {
+                    return Err(BindError::Mismatch);
+                }
+                self.set(
+                    index,
+                    StackRef::from_new(refs::tuple_item(defaults, from as usize)),
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Fills keyword-only parameters that were not given.
+    unsafe fn bind_keyword_defaults(self) -> Result<(), BindError> {
+        // SAFETY: the keyword-only defaults are a dict or null, and may be exchanged while it is searched.
+        unsafe {
+            for index in self.argcount..self.named {
+                if !self.is_unbound(index) {
+                    continue;
+                }
+                let defaults = (*self.func).func_kwdefaults;
+                if defaults.is_null() {
+                    return Err(BindError::Mismatch);
+                }
+                let mut value = std::ptr::null_mut();
+                match ffi::PyDict_GetItemRef(defaults, *self.names.add(index), &raw mut value) {
+                    1.. => self.set(index, StackRef::from_steal(value)),
+                    0 => return Err(BindError::Mismatch),
+                    _ => return Err(BindError::Raised),
+                }
+            }
+        }
+        Ok(())
+    }
+}
