@@ -65,7 +65,10 @@ pub struct Mem {
 impl Reg {
     /// `[self + disp]`.
     pub fn at(self, disp: usize) -> Mem {
-        Mem { base: self, disp: disp as i32 }
+        Mem {
+            base: self,
+            disp: disp as i32,
+        }
     }
 
     /// `[self + disp]` with a signed displacement.
@@ -273,7 +276,7 @@ pub trait MacroAssembler: Sized {
 
     // ---- native frames ----
 
-    /// First instructions of a body: saves the caller's `Frame` and `Data` and the return address, then `Frame = A0`.
+    /// First instructions of a body: saves the caller's `Frame` and `Data` and the return address, then `Frame = A0` and `Data = A1`.
     fn body_enter(&mut self);
     /// Restores what `body_enter` saved and returns to the caller; `Acc` is the result.
     fn body_return(&mut self);
@@ -281,7 +284,7 @@ pub trait MacroAssembler: Sized {
     fn stub_enter(&mut self);
     /// Undoes `stub_enter` and gives back `A3` as it was saved.
     fn stub_exit(&mut self);
-    /// Undoes `stub_enter`, and drops the return address to the body, which is left for good (error paths): now at body level. Changes no register role.
+    /// Undoes `stub_enter`, giving back `A3`, and drops the return address to the body, which is left for good (error paths): now at body level.
     fn stub_abandon(&mut self);
     /// Drops the return address in a stub that has not done `stub_enter`: now at body level.
     fn stub_abandon_early(&mut self);
@@ -291,8 +294,10 @@ pub trait MacroAssembler: Sized {
     fn push_pair(&mut self, a: Reg, b: Reg);
     /// Restores what `push_pair` with the same registers saved.
     fn pop_pair(&mut self, a: Reg, b: Reg);
-    /// The trampoline from Rust into bodies: C signature `(frame, tstate, entry) -> bits`. Saves all callee-saved registers, sets `Tstate`, calls
-    /// `entry` with `A0 = frame`, restores and returns the body's result.
+    /// `dst` = the native stack pointer.
+    fn native_stack_pointer(&mut self, dst: Reg);
+    /// The trampoline from Rust into bodies: C signature `(frame, tstate, entry, data) -> bits`. Saves all callee-saved registers, sets `Tstate`, calls
+    /// `entry` with `A0 = frame` and `A1 = data`, restores and returns the body's result.
     fn trampoline(&mut self);
 
     // ---- floating point ----

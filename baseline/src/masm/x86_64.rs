@@ -2,6 +2,11 @@
 //!
 //! Private scratch: none but the flags; `call_c` goes through rax (`Acc`).
 
+#![allow(
+    clippy::useless_conversion,
+    reason = "dynasm converts every register number"
+)]
+
 use dynasmrt::x64::X64Relocation;
 use dynasmrt::{DynasmApi, DynasmLabelApi, VecAssembler, dynasm};
 use hotstamp_runtime::site::CodePtr;
@@ -42,60 +47,103 @@ fn f(reg: FReg) -> u8 {
     }
 }
 
-/// `op reg, [mem]` and friends: writes both displacement widths from one pattern.
-macro_rules! rm {
-    ($self:ident, $op:tt, $size:tt, $reg:ident($n:expr), $mem:expr) => {{
-        let n = $n;
-        let mem = $mem;
-        if let Ok(disp) = i8::try_from(mem.disp) {
-            dynasm!($self.asm ; .arch x64 ; $op $reg(n), $size [BYTE Rq(r(mem.base)) + disp])
-        } else {
-            dynasm!($self.asm ; .arch x64 ; $op $reg(n), $size [DWORD Rq(r(mem.base)) + mem.disp])
-        }
-    }};
-}
+/// The native stack pointer, which has no role.
+const RSP: u8 = 4;
 
-/// `op [mem], reg`.
-macro_rules! mr {
-    ($self:ident, $op:tt, $size:tt, $mem:expr, $reg:ident($n:expr)) => {{
-        let n = $n;
-        let mem = $mem;
-        if let Ok(disp) = i8::try_from(mem.disp) {
-            dynasm!($self.asm ; .arch x64 ; $op $size [BYTE Rq(r(mem.base)) + disp], $reg(n))
-        } else {
-            dynasm!($self.asm ; .arch x64 ; $op $size [DWORD Rq(r(mem.base)) + mem.disp], $reg(n))
-        }
-    }};
-}
+/// REX prefix of a 64-bit operation.
+const WIDE: u8 = 0x48;
+/// REX prefix of a 32-bit operation: left out where no register needs it.
+const NARROW: u8 = 0x40;
 
-/// `op [mem], imm` with an 8-bit immediate where it fits.
-macro_rules! mi {
-    ($self:ident, $op:tt, $size:tt, $mem:expr, $imm:expr) => {{
-        let imm: i32 = $imm;
-        let mem = $mem;
-        match (i8::try_from(mem.disp), i8::try_from(imm)) {
-            (Ok(disp), Ok(imm)) => dynasm!($self.asm ; .arch x64 ; $op $size [BYTE Rq(r(mem.base)) + disp], BYTE imm),
-            (Ok(disp), Err(_)) => dynasm!($self.asm ; .arch x64 ; $op $size [BYTE Rq(r(mem.base)) + disp], DWORD imm),
-            (Err(_), Ok(imm)) => dynasm!($self.asm ; .arch x64 ; $op $size [DWORD Rq(r(mem.base)) + mem.disp], BYTE imm),
-            (Err(_), Err(_)) => dynasm!($self.asm ; .arch x64 ; $op $size [DWORD Rq(r(mem.base)) + mem.disp], DWORD imm),
-        }
-    }};
-}
-
-/// `op reg, imm` with an 8-bit immediate where it fits.
-macro_rules! ri {
-    ($self:ident, $op:tt, $reg:ident($n:expr), $imm:expr) => {{
-        let imm: i32 = $imm;
-        let n = $n;
-        if let Ok(imm) = i8::try_from(imm) {
-            dynasm!($self.asm ; .arch x64 ; $op $reg(n), BYTE imm)
-        } else {
-            dynasm!($self.asm ; .arch x64 ; $op $reg(n), DWORD imm)
-        }
-    }};
+/// `/digit` of the operations that share the opcodes 81 and 83 (immediate operands).
+#[derive(Clone, Copy)]
+enum Group1 {
+    Add = 0,
+    Or = 1,
+    And = 4,
+    Sub = 5,
+    Xor = 6,
+    Cmp = 7,
 }
 
 impl X86_64 {
+    /// REX, opcode, ModRM, SIB and displacement of an instruction with a memory operand, in the fewest bytes; `reg` is a register or an opcode's `/digit`. An
+    /// immediate follows. (dynasm spends a REX and an SIB byte on every register number that it does not know when it is compiled.)
+    fn memory(&mut self, rex: u8, opcode: &[u8], reg: u8, base: u8, index: Option<u8>, disp: i32) {
+        let rex_bits =
+            rex | (reg >> 3) << 2 | index.map_or(0, |index| (index >> 3) << 1) | base >> 3;
+        if rex_bits != NARROW {
+            self.asm.push(rex_bits);
+        }
+        for &byte in opcode {
+            self.asm.push(byte);
+        }
+        let short = i8::try_from(disp);
+        // Without a displacement, base 5 (rbp, r13) would mean another addressing mode.
+        let mode = if disp == 0 && base & 7 != 5 {
+            0x00
+        } else if short.is_ok() {
+            0x40
+        } else {
+            0x80
+        };
+        let reg = (reg & 7) << 3;
+        match index {
+            Some(index) => {
+                // Scale 8; index 4 without REX (rsp) cannot be encoded and is no role.
+                self.asm.push(mode | reg | 4);
+                self.asm.push(0xc0 | (index & 7) << 3 | (base & 7));
+            }
+            // Base 4 (rsp, r12) needs an SIB byte.
+            None if base & 7 == 4 => {
+                self.asm.push(mode | reg | 4);
+                self.asm.push(0x24);
+            }
+            None => self.asm.push(mode | reg | (base & 7)),
+        }
+        match (mode, short) {
+            (0x00, _) => {}
+            (_, Ok(disp)) => self.asm.push_i8(disp),
+            (_, Err(_)) => self.asm.push_i32(disp),
+        }
+    }
+
+    /// An instruction with a register or `/digit` and a memory operand.
+    fn reg_mem(&mut self, rex: u8, opcode: &[u8], reg: u8, mem: Mem) {
+        self.memory(rex, opcode, reg, r(mem.base), None, mem.disp);
+    }
+
+    /// `op [mem], imm`.
+    fn mem_imm(&mut self, rex: u8, op: Group1, mem: Mem, imm: i32) {
+        match i8::try_from(imm) {
+            Ok(imm) => {
+                self.reg_mem(rex, &[0x83], op as u8, mem);
+                self.asm.push_i8(imm);
+            }
+            Err(_) => {
+                self.reg_mem(rex, &[0x81], op as u8, mem);
+                self.asm.push_i32(imm);
+            }
+        }
+    }
+
+    /// `op reg, imm`, 64 bits.
+    fn reg_imm(&mut self, op: Group1, n: u8, imm: i32) {
+        self.asm.push(WIDE | n >> 3);
+        match i8::try_from(imm) {
+            Ok(imm) => {
+                self.asm.push(0x83);
+                self.asm.push(0xc0 | (op as u8) << 3 | (n & 7));
+                self.asm.push_i8(imm);
+            }
+            Err(_) => {
+                self.asm.push(0x81);
+                self.asm.push(0xc0 | (op as u8) << 3 | (n & 7));
+                self.asm.push_i32(imm);
+            }
+        }
+    }
+
     fn branch(&mut self, cond: Cond, target: Label) {
         let label = target.0;
         match cond {
@@ -115,7 +163,7 @@ impl X86_64 {
         if value == 0 {
             dynasm!(self.asm ; .arch x64 ; test Rq(n), Rq(n));
         } else {
-            ri!(self, cmp, Rq(n), value);
+            self.reg_imm(Group1::Cmp, n, value);
         }
     }
 
@@ -129,19 +177,18 @@ impl X86_64 {
     }
 
     fn test_mem32_bits(&mut self, mem: Mem, mask: u32) {
-        let mask = mask as i32;
-        if let Ok(disp) = i8::try_from(mem.disp) {
-            dynasm!(self.asm ; .arch x64 ; test DWORD [BYTE Rq(r(mem.base)) + disp], mask);
-        } else {
-            dynasm!(self.asm ; .arch x64 ; test DWORD [DWORD Rq(r(mem.base)) + mem.disp], mask);
-        }
+        self.reg_mem(NARROW, &[0xf7], 0, mem);
+        self.asm.push_i32(mask as i32);
     }
 }
 
 impl MacroAssembler for X86_64 {
     fn new(address: CodePtr) -> Self {
         let start = address.0 as usize;
-        X86_64 { asm: VecAssembler::new(start), start }
+        X86_64 {
+            asm: VecAssembler::new(start),
+            start,
+        }
     }
 
     fn position(&self) -> usize {
@@ -149,7 +196,9 @@ impl MacroAssembler for X86_64 {
     }
 
     fn finish(self) -> Result<Vec<u8>, AssembleError> {
-        self.asm.finalize().map_err(|error| AssembleError::Relocation(error.to_string()))
+        self.asm
+            .finalize()
+            .map_err(|error| AssembleError::Relocation(error.to_string()))
     }
 
     fn new_label(&mut self) -> Label {
@@ -189,67 +238,65 @@ impl MacroAssembler for X86_64 {
     }
 
     fn load(&mut self, dst: Reg, mem: Mem) {
-        rm!(self, mov, QWORD, Rq(r(dst)), mem);
+        self.reg_mem(WIDE, &[0x8b], r(dst), mem);
     }
 
     fn load32(&mut self, dst: Reg, mem: Mem) {
-        rm!(self, mov, DWORD, Rd(r(dst)), mem);
+        self.reg_mem(NARROW, &[0x8b], r(dst), mem);
     }
 
     fn load16(&mut self, dst: Reg, mem: Mem) {
-        rm!(self, movzx, WORD, Rd(r(dst)), mem);
+        self.reg_mem(NARROW, &[0x0f, 0xb7], r(dst), mem);
     }
 
     fn load8(&mut self, dst: Reg, mem: Mem) {
-        rm!(self, movzx, BYTE, Rd(r(dst)), mem);
+        self.reg_mem(NARROW, &[0x0f, 0xb6], r(dst), mem);
     }
 
     fn store(&mut self, mem: Mem, src: Reg) {
-        mr!(self, mov, QWORD, mem, Rq(r(src)));
+        self.reg_mem(WIDE, &[0x89], r(src), mem);
     }
 
     fn store32(&mut self, mem: Mem, src: Reg) {
-        mr!(self, mov, DWORD, mem, Rd(r(src)));
+        self.reg_mem(NARROW, &[0x89], r(src), mem);
     }
 
     fn store8(&mut self, mem: Mem, src: Reg) {
-        mr!(self, mov, BYTE, mem, Rb(r(src)));
+        // Without any REX prefix, 4 to 7 are the second bytes of rax to rbx.
+        if r(src) & 0xc == 4 && r(mem.base) < 8 {
+            self.asm.push(NARROW);
+        }
+        self.reg_mem(NARROW, &[0x88], r(src), mem);
     }
 
     fn store_imm(&mut self, mem: Mem, value: i32) {
-        if let Ok(disp) = i8::try_from(mem.disp) {
-            dynasm!(self.asm ; .arch x64 ; mov QWORD [BYTE Rq(r(mem.base)) + disp], DWORD value);
-        } else {
-            dynasm!(self.asm ; .arch x64 ; mov QWORD [DWORD Rq(r(mem.base)) + mem.disp], DWORD value);
-        }
+        self.reg_mem(WIDE, &[0xc7], 0, mem);
+        self.asm.push_i32(value);
     }
 
     fn store32_imm(&mut self, mem: Mem, value: i32) {
-        if let Ok(disp) = i8::try_from(mem.disp) {
-            dynasm!(self.asm ; .arch x64 ; mov DWORD [BYTE Rq(r(mem.base)) + disp], DWORD value);
-        } else {
-            dynasm!(self.asm ; .arch x64 ; mov DWORD [DWORD Rq(r(mem.base)) + mem.disp], DWORD value);
-        }
+        self.reg_mem(NARROW, &[0xc7], 0, mem);
+        self.asm.push_i32(value);
     }
 
     fn load_indexed(&mut self, dst: Reg, base: Reg, index: Reg, disp: i32) {
-        dynasm!(self.asm ; .arch x64 ; mov Rq(r(dst)), QWORD [DWORD Rq(r(base)) + 8 * Rq(r(index)) + disp]);
+        self.memory(WIDE, &[0x8b], r(dst), r(base), Some(r(index)), disp);
     }
 
     fn store_indexed(&mut self, base: Reg, index: Reg, disp: i32, src: Reg) {
-        dynasm!(self.asm ; .arch x64 ; mov QWORD [DWORD Rq(r(base)) + 8 * Rq(r(index)) + disp], Rq(r(src)));
+        self.memory(WIDE, &[0x89], r(src), r(base), Some(r(index)), disp);
     }
 
     fn lea(&mut self, dst: Reg, mem: Mem) {
         if mem.disp == 0 {
             self.mov(dst, mem.base);
         } else {
-            rm!(self, lea, QWORD, Rq(r(dst)), mem);
+            self.reg_mem(WIDE, &[0x8d], r(dst), mem);
         }
     }
 
     fn lea_indexed(&mut self, dst: Reg, base: Reg, index: Reg, disp: i32) {
-        dynasm!(self.asm ; .arch x64 ; lea Rq(r(dst)), [DWORD Rq(r(base)) + 8 * Rq(r(index)) + disp]);
+        self.memory(WIDE, &[0x8d], r(dst), r(base), Some(r(index)), disp);
     }
 
     // ---- arithmetic ----
@@ -268,11 +315,11 @@ impl MacroAssembler for X86_64 {
     fn alu_imm(&mut self, op: Alu, dst: Reg, value: i32) {
         let d = r(dst);
         match op {
-            Alu::Add => ri!(self, add, Rq(d), value),
-            Alu::Sub => ri!(self, sub, Rq(d), value),
-            Alu::And => ri!(self, and, Rq(d), value),
-            Alu::Or => ri!(self, or, Rq(d), value),
-            Alu::Xor => ri!(self, xor, Rq(d), value),
+            Alu::Add => self.reg_imm(Group1::Add, d, value),
+            Alu::Sub => self.reg_imm(Group1::Sub, d, value),
+            Alu::And => self.reg_imm(Group1::And, d, value),
+            Alu::Or => self.reg_imm(Group1::Or, d, value),
+            Alu::Xor => self.reg_imm(Group1::Xor, d, value),
         }
     }
 
@@ -295,15 +342,15 @@ impl MacroAssembler for X86_64 {
     }
 
     fn add32_mem(&mut self, mem: Mem, value: i32) {
-        mi!(self, add, DWORD, mem, value);
+        self.mem_imm(NARROW, Group1::Add, mem, value);
     }
 
     fn add64_mem(&mut self, mem: Mem, value: i32) {
-        mi!(self, add, QWORD, mem, value);
+        self.mem_imm(WIDE, Group1::Add, mem, value);
     }
 
     fn dec32_mem_branch_zero(&mut self, mem: Mem, zero: Label) {
-        mi!(self, sub, DWORD, mem, 1);
+        self.mem_imm(NARROW, Group1::Sub, mem, 1);
         self.branch(Cond::Eq, zero);
     }
 
@@ -325,31 +372,27 @@ impl MacroAssembler for X86_64 {
     }
 
     fn branch_cmp_mem(&mut self, cond: Cond, a: Reg, mem: Mem, target: Label) {
-        rm!(self, cmp, QWORD, Rq(r(a)), mem);
+        self.reg_mem(WIDE, &[0x3b], r(a), mem);
         self.branch(cond, target);
     }
 
     fn branch_cmp32_mem(&mut self, cond: Cond, a: Reg, mem: Mem, target: Label) {
-        rm!(self, cmp, DWORD, Rd(r(a)), mem);
+        self.reg_mem(NARROW, &[0x3b], r(a), mem);
         self.branch(cond, target);
     }
 
     fn branch_mem_imm(&mut self, cond: Cond, mem: Mem, value: i32, target: Label) {
-        mi!(self, cmp, QWORD, mem, value);
+        self.mem_imm(WIDE, Group1::Cmp, mem, value);
         self.branch(cond, target);
     }
 
     fn branch_mem32_imm(&mut self, cond: Cond, mem: Mem, value: i32, target: Label) {
-        mi!(self, cmp, DWORD, mem, value);
+        self.mem_imm(NARROW, Group1::Cmp, mem, value);
         self.branch(cond, target);
     }
 
     fn branch_stack_below_mem(&mut self, mem: Mem, target: Label) {
-        if let Ok(disp) = i8::try_from(mem.disp) {
-            dynasm!(self.asm ; .arch x64 ; cmp rsp, QWORD [BYTE Rq(r(mem.base)) + disp]);
-        } else {
-            dynasm!(self.asm ; .arch x64 ; cmp rsp, QWORD [DWORD Rq(r(mem.base)) + mem.disp]);
-        }
+        self.reg_mem(WIDE, &[0x3b], RSP, mem);
         self.branch(Cond::Below, target);
     }
 
@@ -378,11 +421,7 @@ impl MacroAssembler for X86_64 {
     }
 
     fn jump_mem(&mut self, mem: Mem) {
-        if let Ok(disp) = i8::try_from(mem.disp) {
-            dynasm!(self.asm ; .arch x64 ; jmp QWORD [BYTE Rq(r(mem.base)) + disp]);
-        } else {
-            dynasm!(self.asm ; .arch x64 ; jmp QWORD [DWORD Rq(r(mem.base)) + mem.disp]);
-        }
+        self.reg_mem(NARROW, &[0xff], 4, mem);
     }
 
     fn jump_near(&mut self, target: CodePtr) {
@@ -397,13 +436,7 @@ impl MacroAssembler for X86_64 {
     }
 
     fn call_mem(&mut self, mem: Mem) {
-        if mem.disp == 0 && mem.base != Reg::T2 && mem.base != Reg::Tstate {
-            dynasm!(self.asm ; .arch x64 ; call QWORD [Rq(r(mem.base))]);
-        } else if let Ok(disp) = i8::try_from(mem.disp) {
-            dynasm!(self.asm ; .arch x64 ; call QWORD [BYTE Rq(r(mem.base)) + disp]);
-        } else {
-            dynasm!(self.asm ; .arch x64 ; call QWORD [DWORD Rq(r(mem.base)) + mem.disp]);
-        }
+        self.reg_mem(NARROW, &[0xff], 2, mem);
     }
 
     fn call_near(&mut self, target: CodePtr) {
@@ -418,7 +451,7 @@ impl MacroAssembler for X86_64 {
     // ---- native frames ----
 
     fn body_enter(&mut self) {
-        dynasm!(self.asm ; .arch x64 ; push rbx ; push r12 ; sub rsp, BYTE 8 ; mov rbx, rdi);
+        dynasm!(self.asm ; .arch x64 ; push rbx ; push r12 ; sub rsp, BYTE 8 ; mov rbx, rdi ; mov r12, rsi);
     }
 
     fn body_return(&mut self) {
@@ -434,7 +467,7 @@ impl MacroAssembler for X86_64 {
     }
 
     fn stub_abandon(&mut self) {
-        dynasm!(self.asm ; .arch x64 ; lea rsp, [BYTE rsp + 16]);
+        dynasm!(self.asm ; .arch x64 ; pop rcx ; lea rsp, [BYTE rsp + 8]);
     }
 
     fn stub_abandon_early(&mut self) {
@@ -453,21 +486,27 @@ impl MacroAssembler for X86_64 {
         dynasm!(self.asm ; .arch x64 ; pop Rq(r(b)) ; pop Rq(r(a)));
     }
 
+    fn native_stack_pointer(&mut self, dst: Reg) {
+        dynasm!(self.asm ; .arch x64 ; mov Rq(r(dst)), rsp);
+    }
+
     fn trampoline(&mut self) {
         dynasm!(self.asm ; .arch x64
             ; push rbp ; push rbx ; push r12 ; push r13 ; push r14 ; push r15 ; sub rsp, BYTE 8
-            ; mov r13, rsi ; call rdx
+            ; mov r13, rsi ; mov rsi, rcx ; call rdx
             ; add rsp, BYTE 8 ; pop r15 ; pop r14 ; pop r13 ; pop r12 ; pop rbx ; pop rbp ; ret);
     }
 
     // ---- floating point ----
 
     fn fload(&mut self, dst: FReg, mem: Mem) {
-        rm!(self, movsd, QWORD, Rx(f(dst)), mem);
+        self.asm.push(0xf2);
+        self.reg_mem(NARROW, &[0x0f, 0x10], f(dst), mem);
     }
 
     fn fstore(&mut self, mem: Mem, src: FReg) {
-        mr!(self, movsd, QWORD, mem, Rx(f(src)));
+        self.asm.push(0xf2);
+        self.reg_mem(NARROW, &[0x0f, 0x11], f(src), mem);
     }
 
     fn falu(&mut self, op: FAlu, dst: FReg, src: FReg) {
@@ -489,11 +528,19 @@ impl MacroAssembler for X86_64 {
         let label = target.0;
         let (x, y) = (f(a), f(b));
         match cond {
-            Cond::Eq => dynasm!(self.asm ; .arch x64 ; ucomisd Rx(x), Rx(y) ; jp >unordered ; je =>label ; unordered:),
-            Cond::Ne => dynasm!(self.asm ; .arch x64 ; ucomisd Rx(x), Rx(y) ; jp =>label ; jne =>label),
+            Cond::Eq => {
+                dynasm!(self.asm ; .arch x64 ; ucomisd Rx(x), Rx(y) ; jp >unordered ; je =>label ; unordered:)
+            }
+            Cond::Ne => {
+                dynasm!(self.asm ; .arch x64 ; ucomisd Rx(x), Rx(y) ; jp =>label ; jne =>label)
+            }
             Cond::Gt => dynasm!(self.asm ; .arch x64 ; ucomisd Rx(x), Rx(y) ; ja =>label),
-            Cond::Ge | Cond::AboveEq => dynasm!(self.asm ; .arch x64 ; ucomisd Rx(x), Rx(y) ; jae =>label),
-            Cond::Lt | Cond::Below => dynasm!(self.asm ; .arch x64 ; ucomisd Rx(y), Rx(x) ; ja =>label),
+            Cond::Ge | Cond::AboveEq => {
+                dynasm!(self.asm ; .arch x64 ; ucomisd Rx(x), Rx(y) ; jae =>label)
+            }
+            Cond::Lt | Cond::Below => {
+                dynasm!(self.asm ; .arch x64 ; ucomisd Rx(y), Rx(x) ; ja =>label)
+            }
             Cond::Le => dynasm!(self.asm ; .arch x64 ; ucomisd Rx(y), Rx(x) ; jae =>label),
         }
     }
