@@ -173,6 +173,7 @@ impl Stack {
             old.xclose();
         }
     }
+
     /// Pushes a new object, or returns -1 if `object` is null (an exception is set).
     ///
     /// # Safety
@@ -246,7 +247,8 @@ impl Stack {
             // SAFETY: the stack holds `n` entries.
             *slot = unsafe { self.object(n - i) };
         }
-        f(slots[1..].as_mut_ptr())
+        // SAFETY: there are `n + 1` slots at least.
+        f(unsafe { slots.as_mut_ptr().add(1) })
     }
 }
 
