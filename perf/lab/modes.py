@@ -1,0 +1,153 @@
+"""Modes: what is compared. A mode is a Python, the variables that choose a compiler, and a check that it is there.
+
+Written `NAME[@REVISION][:VARIABLE=VALUE]...`, for example `interpreter`, `auto`, `baseline@HEAD~1`,
+`auto:HOTSTAMP_AUTO=25`. Only hotstamp's modes take a revision.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+from lab import paths
+from lab.errors import LabError, ModeUnavailable, UnknownMode
+
+#: hotstamp's tiers, by mode name -> HOTSTAMP_TIER.
+HOTSTAMP_TIERS = {"baseline": "baseline", "optimizer": "optimizer", "auto": "auto", "jitlist": "optimizer"}
+#: The other modes.
+PEER_MODES = ("interpreter", "jit", "cinderx", "pypy")
+ALL_MODES = ("interpreter", *HOTSTAMP_TIERS, "jit", "cinderx", "pypy")
+
+#: Switches CinderX on as its documentation says for unattended use: hot functions, compiled in the background.
+CINDERX_PRELUDE = "import cinderx.jit\ncinderx.jit.auto()"
+
+TITLES = {
+    "interpreter": "interpreter",
+    "baseline": "hotstamp baseline",
+    "optimizer": "hotstamp optimizer",
+    "auto": "hotstamp",
+    "jitlist": "hotstamp jitlist",
+    "jit": "CPython JIT",
+    "cinderx": "CinderX",
+    "pypy": "PyPy",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Mode:
+    """One column of a comparison."""
+
+    #: As the user wrote it; the key of its results.
+    name: str
+    #: The part before `@` and `:`.
+    base: str
+    python: Path
+    #: Which compiler the worker asks for statistics: hotstamp, cinderx, cpython, or None.
+    jit: str | None = None
+    environment: dict[str, str] = field(default_factory=dict, hash=False)
+    #: Python source that switches the compiler on where no variable does.
+    prelude: str = ""
+    python_path: tuple[Path, ...] = ()
+    #: The git revision of the hotstamp build, empty for other modes.
+    revision: str = ""
+
+    @property
+    def title(self) -> str:
+        """The name for tables."""
+        return self.name.replace(self.base, TITLES[self.base], 1)
+
+
+def parse(spec: str, jitlist: Path | None = None) -> Mode:
+    """The mode that `spec` names, checked to be runnable on this machine.
+
+    Raises UnknownMode for a name the lab does not have, ModeUnavailable for a Python, a package or a build that is
+    missing, with what to run.
+    """
+    head, *settings = spec.split(":")
+    base, _, revision = head.partition("@")
+    if base not in ALL_MODES:
+        raise UnknownMode(f"unknown mode: {base}", f"modes: {', '.join(ALL_MODES)}")
+    if revision and base not in HOTSTAMP_TIERS:
+        raise UnknownMode(f"{spec}: only hotstamp's modes have revisions", f"with one: {', '.join(HOTSTAMP_TIERS)}")
+    variables = dict(_setting(spec, text) for text in settings)
+    if base in HOTSTAMP_TIERS:
+        return _hotstamp(spec, base, revision, variables, jitlist)
+    return _peer(spec, base, variables)
+
+
+def parse_all(specs: Iterable[str], jitlist: Path | None = None) -> list[Mode]:
+    """Resolve modes before anything is measured; names must differ, so that results have keys."""
+    modes = [parse(spec, jitlist) for spec in specs]
+    names = [mode.name for mode in modes]
+    for name in names:
+        if names.count(name) > 1 and not name.startswith("interpreter"):
+            raise UnknownMode(f"mode given twice: {name}")
+    return modes
+
+
+def available(specs: Iterable[str]) -> tuple[list[Mode], list[str]]:
+    """The modes of `specs` that run here, and a line on each that does not."""
+    found: list[Mode] = []
+    missing: list[str] = []
+    for spec in specs:
+        try:
+            found.append(parse(spec))
+        except ModeUnavailable as error:
+            missing.append(f"{spec}: {error}")
+    return found, missing
+
+
+def _setting(spec: str, text: str) -> tuple[str, str]:
+    name, separator, value = text.partition("=")
+    if not separator or not name:
+        raise UnknownMode(f"{spec}: {text!r} is not VARIABLE=VALUE")
+    return name, value
+
+
+def _peer(spec: str, base: str, variables: dict[str, str]) -> Mode:
+    match base:
+        case "interpreter":
+            return Mode(spec, base, _need(paths.WORKERS, base), environment={"PYTHON_JIT": "0", **variables})
+        case "jit":
+            python = _need(paths.WORKERS, base)
+            _probe(python, "import sys; sys.exit(not sys._jit.is_available())", "CPython's JIT is not compiled into this Python")
+            return Mode(spec, base, python, jit="cpython", environment={"PYTHON_JIT": "1", **variables})
+        case "cinderx":
+            python = _need(paths.CINDERX, base)
+            _probe(python, "import cinderx.jit", "CinderX does not import")
+            return Mode(spec, base, python, jit="cinderx", environment={"PYTHON_JIT": "0", **variables}, prelude=CINDERX_PRELUDE)
+        case _:
+            return Mode(spec, base, _need(paths.PYPY, base), environment=variables, python_path=(paths.PYPY_SITE,))
+
+
+def _hotstamp(spec: str, base: str, revision: str, variables: dict[str, str], jitlist: Path | None) -> Mode:
+    from lab import builds
+
+    build = builds.at_revision(revision) if revision else builds.current()
+    environment = {"PYTHON_JIT": "0", "HOTSTAMP": "1", "HOTSTAMP_TIER": HOTSTAMP_TIERS[base], **variables}
+    if base == "jitlist":
+        if jitlist is None:
+            raise LabError("mode jitlist needs the functions to compile", "give --jitlist FILE, one module:qualname a line")
+        environment["HOTSTAMP_JITLIST"] = str(jitlist.resolve())
+    for name in environment:
+        # A variable that the build does not read would be measured as "no effect".
+        if name.startswith("HOTSTAMP_") and not build.reads(name):
+            raise ModeUnavailable(f"{spec}: this build of hotstamp knows no variable {name}", "see its list of options; or measure another revision")
+    return Mode(spec, base, build.python, jit="hotstamp", environment=environment, revision=build.revision)
+
+
+def _need(python: Path, mode: str) -> Path:
+    if not python.exists():
+        raise ModeUnavailable(f"{TITLES[mode]} is not installed for the lab ({python.relative_to(paths.CACHE)})", "run: perf/setup")
+    return python
+
+
+@cache
+def _probe(python: Path, code: str, problem: str) -> None:
+    done = subprocess.run([python, "-c", code], capture_output=True, text=True, env={"PATH": "/usr/bin:/bin"})
+    if done.returncode != 0:
+        last = done.stderr.strip().splitlines()[-1:] or [""]
+        raise ModeUnavailable(f"{problem}: {last[0]}".rstrip(": "), "run: perf/setup")

@@ -1,0 +1,177 @@
+"""Warm steady-state measurement: rounds of fresh processes, one per mode, sampled in turn.
+
+A round starts one worker per mode, takes the first iteration of each, lets each warm up for the same time, then takes
+samples in rotation: one of each mode, again and again, beginning with another mode each time, so that drift of the
+machine hits all alike. The journal gets one record per benchmark and round.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from lab import provenance
+from lab.benchmarks import Benchmark
+from lab.errors import WorkerFailed
+from lab.journal import Journal
+from lab.modes import Mode
+from lab.progress import Reporter
+from lab.protocol import Worker, WorkerOptions
+
+#: After this many failures in a row a mode is not tried again for a benchmark.
+GIVE_UP_AFTER = 2
+#: Fewest samples of a process, however slow the benchmark.
+LEAST_SAMPLES = 3
+#: Fewest rounds, however long they take: below it no interval means anything.
+LEAST_ROUNDS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class WarmPlan:
+    """How much is measured. Times in seconds."""
+
+    #: Rounds of fresh processes.
+    rounds: int = 6
+    #: Warm-up of each process, after its first iteration.
+    warmup: float = 1.2
+    #: Fewest warm-up entries, however slow the benchmark.
+    warmup_entries: int = 2
+    #: Samples of each process.
+    samples: int = 10
+    #: Least length of a sample; short iterations are looped to reach it.
+    sample_time: float = 0.05
+    #: Most time for sampling one process: slow benchmarks get fewer samples.
+    sampling: float = 1.0
+    #: Once a benchmark has taken this long, no further round is started (but three are always taken).
+    budget: float = 55.0
+
+    def as_json(self) -> dict[str, Any]:
+        """For the plan of a journal."""
+        return asdict(self)
+
+
+def record_key(benchmark: Benchmark, number: int) -> str:
+    """The journal's key of one round."""
+    return f"{benchmark.name}/{number}"
+
+
+def measure(benchmarks: list[Benchmark], modes: list[Mode], plan: WarmPlan, options: WorkerOptions, journal: Journal, reporter: Reporter) -> None:
+    """Measure everything that the journal does not have yet. `reporter` counts rounds.
+
+    Rounds run in the outer order of benchmarks: what is finished is complete, and can be read while the rest runs.
+    """
+    for benchmark in benchmarks:
+        failures = dict.fromkeys((mode.name for mode in modes), 0)
+        begun = time.monotonic()
+        spent_before = _time_spent(benchmark, plan, journal)
+        for number in range(plan.rounds):
+            key = record_key(benchmark, number)
+            if journal.has(key):
+                _count_failures(failures, journal.records[key])
+                reporter.step(benchmark.name, advance=1)
+                continue
+            spent = spent_before + time.monotonic() - begun
+            if number >= LEAST_ROUNDS and spent * (number + 1) / number > plan.budget:
+                reporter.step(benchmark.name, advance=plan.rounds - number)
+                break
+            alive = [mode for mode in modes if failures[mode.name] < GIVE_UP_AFTER]
+            record = _round(benchmark, alive, number, plan, options, reporter)
+            _count_failures(failures, record)
+            journal.add(key, record)
+            reporter.step(benchmark.name, advance=1)
+
+
+def _time_spent(benchmark: Benchmark, plan: WarmPlan, journal: Journal) -> float:
+    records = (journal.records.get(record_key(benchmark, number)) for number in range(plan.rounds))
+    return sum(record["seconds"] for record in records if record)
+
+
+def _count_failures(failures: dict[str, int], record: dict[str, Any]) -> None:
+    for name, result in record["modes"].items():
+        failures[name] = failures[name] + 1 if "failed" in result else 0
+
+
+def _round(benchmark: Benchmark, modes: list[Mode], number: int, plan: WarmPlan, options: WorkerOptions, reporter: Reporter) -> dict[str, Any]:
+    """One round: a record with, for each mode, its samples or why there are none."""
+    begun = time.monotonic()
+    results: dict[str, dict[str, Any]] = {}
+    rotation = number % max(1, len(modes))
+    order = modes[rotation:] + modes[:rotation]
+    with ExitStack() as stack:
+        workers: dict[str, Worker] = {}
+        load_before = provenance.load()
+        for mode in order:
+            reporter.step(f"{benchmark.name}: round {number + 1}, {mode.title} warms up")
+            try:
+                worker = stack.enter_context(Worker(benchmark, mode, number, options))
+                results[mode.name] = _warm_up(worker, plan)
+                workers[mode.name] = worker
+            except WorkerFailed as failure:
+                results[mode.name] = {"failed": failure.reason, "detail": failure.detail}
+        _take_samples(workers, results, plan, lambda name: reporter.step(f"{benchmark.name}: round {number + 1}, sampling {name}"))
+        for name, worker in workers.items():
+            _finish(worker, results[name])
+    return {
+        "benchmark": benchmark.name,
+        "round": number,
+        "date": provenance.now(),
+        "load": [load_before, provenance.load()],
+        "seconds": round(time.monotonic() - begun, 3),
+        "modes": results,
+    }
+
+
+def _warm_up(worker: Worker, plan: WarmPlan) -> dict[str, Any]:
+    first = worker.first()
+    warm = worker.warm_up(int(plan.warmup * 1e9), plan.warmup_entries)
+    tail = [taken / loops for loops, taken in warm["entries"][-max(1, len(warm["entries"]) // 3) :]]
+    estimate = max(1.0, statistics.median(tail))
+    return {
+        "first_ns": first,
+        "inner_loops": worker.inner_loops,
+        "warmup": warm["entries"],
+        "marks": warm["marks"],
+        "loops": max(1, round(plan.sample_time * 1e9 / estimate)),
+        "estimate_ns": estimate,
+        "samples_ns": [],
+    }
+
+
+def _take_samples(workers: dict[str, Worker], results: dict[str, dict[str, Any]], plan: WarmPlan, say) -> None:
+    """Samples in rotation. Every mode gets the same number, so that they pair."""
+    if not workers:
+        return
+    slowest = max(results[name]["loops"] * results[name]["estimate_ns"] for name in workers)
+    count = max(LEAST_SAMPLES, min(plan.samples, int(plan.sampling * 1e9 / slowest)))
+    names = list(workers)
+    for index in range(count):
+        shift = index % len(names)
+        for name in names[shift:] + names[:shift]:
+            result = results[name]
+            if "failed" in result:
+                continue
+            say(name)
+            try:
+                taken = workers[name].sample(result["loops"])
+            except WorkerFailed as failure:
+                result.update(failed=failure.reason, detail=failure.detail)
+                continue
+            result["samples_ns"].append(taken / result["loops"])
+
+
+def _finish(worker: Worker, result: dict[str, Any]) -> None:
+    """The process's own report; a worker that claims a compiler which compiled nothing has measured the interpreter."""
+    if "failed" in result:
+        return
+    try:
+        result.update(worker.report())
+    except WorkerFailed as failure:
+        result.update(failed=failure.reason, detail=failure.detail)
+        return
+    compiled = result["statistics"].get("functions_stamped")
+    if worker.mode.jit == "hotstamp" and compiled == 0 and worker.mode.environment.get("HOTSTAMP_TIER") != "interpreter":
+        result["failed"] = "hotstamp is enabled but stamped no function"
+        result["detail"] = "its figures would be the interpreter's"

@@ -1,0 +1,317 @@
+"""The measured process: runs one benchmark and times it on request.
+
+Runs under every Python that is compared (CPython 3.11 or later, PyPy), so it uses the standard library and
+pyperf alone and imports nothing of the lab. It is started as
+
+    python worker.py CONFIG
+
+with CONFIG a JSON object: `script` (path), `arguments` (the script's own), `benchmark` (the name to select), `jit`
+(`hotstamp`, `cinderx`, `cpython` or null), `prelude` (Python source run before the script is loaded), `once`
+(measure a single iteration and leave).
+
+pyperformance's scripts are executed unmodified: `pyperf.Runner` is replaced by a subclass whose `bench_*` methods
+skip every benchmark but the selected one, and for that one serve requests from inside the call, where pyperf
+itself would loop. A script without a pyperf runner must define `bench()`; one call of it is one iteration.
+
+Requests and answers are JSON objects, one a line, over the process's original stdin and stdout; while the benchmark
+runs, descriptors 0 and 1 are /dev/null. All times are nanoseconds; `clock` values are CLOCK_MONOTONIC, comparable
+with the driver's.
+"""
+
+import json
+import os
+import runpy
+import sys
+import time
+
+#: Shortest stretch of iterations recorded as one warm-up entry once the first few are taken singly.
+WARMUP_ENTRY_NS = 1_000_000
+#: Warm-up entries that are a single iteration however short.
+SINGLE_ENTRIES = 24
+
+
+class Finished(BaseException):
+    """Unwinds the benchmark script when the driver has what it wants."""
+
+
+class Channel:
+    """Line-wise JSON over the descriptors the process was started with."""
+
+    def __init__(self):
+        self.requests = os.fdopen(os.dup(0), "r", encoding="utf-8")
+        self.answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+        null = os.open(os.devnull, os.O_RDWR)
+        os.dup2(null, 0)
+        os.dup2(null, 1)
+        os.close(null)
+
+    def send(self, message):
+        self.answers.write(json.dumps(message) + "\n")
+        self.answers.flush()
+
+    def receive(self):
+        line = self.requests.readline()
+        if not line:
+            raise Finished
+        return json.loads(line)
+
+
+class JitView:
+    """What the compiler under test says of itself, through its public functions only."""
+
+    def __init__(self, kind):
+        self.kind = kind
+        self.module = None
+        if kind == "hotstamp":
+            import hotstamp
+
+            self.module = hotstamp
+        elif kind == "cinderx":
+            import cinderx.jit
+
+            self.module = cinderx.jit
+
+    def enabled(self):
+        """Whether the compiler is on in this process: a run with it silently off would measure the interpreter."""
+        if self.kind in ("hotstamp", "cinderx"):
+            return bool(self.module.is_enabled())
+        if self.kind == "cpython":
+            return bool(sys._jit.is_enabled())
+        return True
+
+    def counters(self):
+        """Functions compiled so far, by tier."""
+        if self.kind == "hotstamp":
+            stats = self.module.stats()
+            return {k: v for k, v in stats.items() if k.startswith("functions") and isinstance(v, int)}
+        if self.kind == "cinderx":
+            return {"functions_compiled": len(self.module.get_compiled_functions())}
+        return {}
+
+    def statistics(self):
+        """Everything the compiler counts, JSON-ready."""
+        if self.kind == "hotstamp":
+            return json.loads(json.dumps(self.module.stats(), default=str))
+        if self.kind == "cinderx":
+            functions = self.module.get_compiled_functions()
+            return {
+                "functions_compiled": len(functions),
+                "code_bytes": sum(self.module.get_compiled_size(f) for f in functions),
+                "compile_ns": int(self.module.get_compilation_time()) * 1_000_000,
+            }
+        return {}
+
+    def size(self, function):
+        """Bytes of machine code of `function`, 0 if it has none."""
+        if self.kind == "hotstamp":
+            return int(self.module.compiled_size(function) or 0)
+        if self.kind == "cinderx":
+            return int(self.module.get_compiled_size(function) or 0)
+        return 0
+
+    def sizes(self):
+        """Every compiled function, largest first: name, bytes of machine code, bytes of bytecode."""
+        import gc
+        import types
+
+        found = {}
+        for thing in gc.get_objects():
+            if type(thing) is types.FunctionType and thing.__code__ not in found:
+                size = self.size(thing)
+                if size > 0:
+                    name = "%s:%s" % (thing.__module__, thing.__qualname__)
+                    found[thing.__code__] = {"function": name, "code_bytes": size, "bytecode_bytes": len(thing.__code__.co_code)}
+        return sorted(found.values(), key=lambda entry: -entry["code_bytes"])
+
+
+class Session:
+    """Serves the driver's requests for one benchmark; `sample(loops)` returns the seconds that `loops` iterations took."""
+
+    def __init__(self, channel, config, jit):
+        self.channel = channel
+        self.config = config
+        self.jit = jit
+        self.seen = []
+
+    def serve(self, name, sample, inner_loops):
+        ready = {"event": "ready", "name": name, "inner_loops": inner_loops or 1, "clock": time.monotonic_ns()}
+        if self.config.get("once"):
+            ready.update(self.once(sample))
+            self.channel.send(ready)
+            raise Finished
+        self.channel.send(ready)
+        while True:
+            request = self.channel.receive()
+            answer = getattr(self, "do_" + request["do"])(sample, request)
+            self.channel.send(answer)
+
+    def once(self, sample):
+        seconds = sample(1)
+        return {"first_ns": to_ns(seconds), "result_clock": time.monotonic_ns(), "statistics": self.jit.statistics()}
+
+    def do_first(self, sample, request):
+        """One iteration, the first of this process unless asked for again."""
+        return {"ns": to_ns(sample(1)), "counters": self.jit.counters()}
+
+    def do_warmup(self, sample, request):
+        """Iterate for `ns` nanoseconds: entries of [loops, total ns], and [entry index, counters] when these change."""
+        entries, marks = [], []
+        last = self.jit.counters()
+        loops = 1
+        end = time.perf_counter_ns() + request["ns"]
+        while time.perf_counter_ns() < end or len(entries) < request["least"]:
+            taken = to_ns(sample(loops))
+            now = self.jit.counters()
+            if now != last:
+                marks.append([len(entries), now])
+                last = now
+            entries.append([loops, taken])
+            if len(entries) >= SINGLE_ENTRIES and taken < WARMUP_ENTRY_NS:
+                loops = max(loops + 1, int(loops * min(8.0, WARMUP_ENTRY_NS / max(taken, 1))))
+        return {"entries": entries, "marks": marks}
+
+    def do_sample(self, sample, request):
+        """One sample of `loops` iterations, total ns."""
+        loops = request["loops"]
+        return {"ns": to_ns(sample(loops)), "loops": loops}
+
+    def do_report(self, sample, request):
+        import resource
+
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        return {
+            "max_rss_kib": usage.ru_maxrss,
+            "cpu_ns": int((usage.ru_utime + usage.ru_stime) * 1e9),
+            "statistics": self.jit.statistics(),
+        }
+
+    def do_sizes(self, sample, request):
+        return {"functions": self.jit.sizes(), "statistics": self.jit.statistics()}
+
+    def do_stop(self, sample, request):
+        raise Finished
+
+
+def to_ns(seconds):
+    """Whole nanoseconds; a benchmark reports seconds as a float."""
+    return int(round(seconds * 1e9))
+
+
+def call_sampler(function):
+    """A sampler that times calls of `function`, looped as pyperf loops them."""
+
+    def sample(loops):
+        timer = time.perf_counter
+        if loops == 1:
+            start = timer()
+            function()
+            return timer() - start
+        span = range(loops)
+        start = timer()
+        for _ in span:
+            function()
+        return timer() - start
+
+    return sample
+
+
+def async_sampler(function, loop_factory):
+    """A sampler for coroutine functions: a fresh event loop per sample, timed inside it, as pyperf does."""
+    import asyncio
+
+    def sample(loops):
+        async def run():
+            timer = time.perf_counter
+            start = timer()
+            for _ in range(loops):
+                await function()
+            return timer() - start
+
+        loop = (loop_factory or asyncio.new_event_loop)()
+        asyncio.set_event_loop(loop)
+        try:
+            return loop.run_until_complete(run())
+        finally:
+            asyncio.set_event_loop(None)
+            loop.close()
+
+    return sample
+
+
+def command_sampler(command):
+    """A sampler for benchmarks that time a whole command."""
+    import subprocess
+
+    return call_sampler(lambda: subprocess.run(command, check=True, stdout=subprocess.DEVNULL))
+
+
+def install_runner(session, wanted):
+    """Replace `pyperf.Runner`; returns the list that collects the names the script offers."""
+    import functools
+
+    import pyperf
+
+    offered = []
+
+    class LabRunner(pyperf.Runner):
+        def _lab_bench(self, name, make, options):
+            offered.append(name)
+            if wanted is None or name == wanted:
+                session.serve(name, make(), options.get("inner_loops"))
+
+        def bench_time_func(self, name, time_func, *args, **options):
+            self._lab_bench(name, lambda: lambda loops: time_func(loops, *args), options)
+
+        def bench_func(self, name, func, *args, **options):
+            self._lab_bench(name, lambda: call_sampler(functools.partial(func, *args) if args else func), options)
+
+        def bench_async_func(self, name, func, *args, **options):
+            bound = functools.partial(func, *args) if args else func
+            self._lab_bench(name, lambda: async_sampler(bound, options.get("loop_factory")), options)
+
+        def bench_command(self, name, command, **options):
+            self._lab_bench(name, lambda: command_sampler(command), options)
+
+        def timeit(self, name, *args, **options):
+            raise NotImplementedError("benchmarks written with Runner.timeit are not supported")
+
+    pyperf.Runner = LabRunner
+    return offered
+
+
+def run(channel, config):
+    """Load the script and serve; returns only by raising `Finished` or an error."""
+    if config.get("prelude"):
+        exec(config["prelude"], {"__name__": "lab_prelude"})
+    jit = JitView(config.get("jit"))
+    if not jit.enabled():
+        raise RuntimeError("%s is installed but not enabled in this process" % config["jit"])
+    session = Session(channel, config, jit)
+    script, wanted = config["script"], config.get("benchmark")
+    sys.argv = [script] + config.get("arguments", [])
+    sys.path[0] = os.path.dirname(os.path.abspath(script))
+    if config["kind"] == "bench":
+        namespace = runpy.run_path(script, run_name="__bench__")
+        if not callable(namespace.get("bench")):
+            raise RuntimeError("%s defines no bench()" % script)
+        session.serve(wanted, call_sampler(namespace["bench"]), namespace.get("INNER_LOOPS"))
+    offered = install_runner(session, wanted)
+    runpy.run_path(script, run_name="__main__")
+    raise RuntimeError("%s offers no benchmark %r, only: %s" % (script, wanted, ", ".join(offered) or "none"))
+
+
+def main():
+    channel = Channel()
+    try:
+        run(channel, json.loads(sys.argv[1]))
+    except Finished:
+        return 0
+    except BaseException as error:
+        import traceback
+
+        channel.send({"event": "failed", "error": "%s: %s" % (type(error).__name__, error), "trace": traceback.format_exc()})
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
