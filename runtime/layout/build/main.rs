@@ -3,6 +3,7 @@
 mod bindings;
 mod compare;
 mod headers;
+mod libpython;
 mod opcodes;
 
 use std::{env, fs, path::PathBuf, process::exit};
@@ -10,6 +11,7 @@ use std::{env, fs, path::PathBuf, process::exit};
 use headers::Headers;
 
 fn main() {
+    libpython::link_tests();
     if let Err(message) = run() {
         eprintln!("error: {message}");
         exit(1);

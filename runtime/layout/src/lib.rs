@@ -3,6 +3,9 @@
 //!
 //! This is the lowest layer: it knows nothing of compiled code.
 
+pub mod analysis;
+pub mod bytecode;
 pub mod ffi;
 pub mod opcode;
 pub mod refs;
+pub mod release;
