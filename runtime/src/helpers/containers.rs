@@ -182,9 +182,14 @@ pub unsafe extern "C" fn op_set_add(
     // SAFETY: the set is `oparg` entries below the value; popped, the value is ours to hand on.
     unsafe {
         let stack = Stack::of(frame);
-        let value = stack.pop().steal();
-        let set = stack.object((*site).oparg as usize);
-        status(ffi::_PySet_AddTakeRef(set.cast(), value))
+        let set = stack.object((*site).oparg as usize + 1);
+        // A program can rebind `__conditional_annotations__`, to which module and class bodies add.
+        if !refs::is_type(set, &raw const ffi::PySet_Type) {
+            let format = c"'%T' object is not a set";
+            ffi::PyErr_Format(ffi::PyExc_TypeError, format.as_ptr(), set);
+            return stack.fail(1);
+        }
+        status(ffi::_PySet_AddTakeRef(set.cast(), stack.pop().steal()))
     }
 }
 
