@@ -145,11 +145,12 @@ impl Binding {
         nargs: usize,
         kwnames: *mut PyObject,
     ) -> Result<(), BindError> {
-        if nargs > self.argcount && !self.has_varargs() {
-            return Err(BindError::Mismatch);
-        }
         // SAFETY: the first `min(nargs, argcount)` arguments are positional ones; from there on all slots are initialised.
         unsafe {
+            if nargs > self.argcount && !self.has_varargs() {
+                self.take_positional(args, 0);
+                return Err(BindError::Mismatch);
+            }
             self.take_positional(args, nargs.min(self.argcount));
             let bound = self.bind_rest(args, nargs, kwnames);
             if bound.is_err() {
