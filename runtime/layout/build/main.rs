@@ -6,7 +6,7 @@ mod headers;
 mod libpython;
 mod opcodes;
 
-use std::{env, fs, path::PathBuf, process::exit};
+use std::{env, fs, path::PathBuf, process::exit, thread};
 
 use headers::Headers;
 
@@ -39,10 +39,29 @@ fn run() -> Result<(), String> {
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     let target = env::var("TARGET").expect("cargo sets TARGET");
     println!("cargo::rerun-if-changed=build");
-    let base = generate(&headers::primary()?, &target)?;
+    let (primary, further) = (headers::primary()?, headers::further()?);
+    // A release takes seconds, so they are read side by side.
+    let (base, others) = thread::scope(|scope| {
+        let others: Vec<_> = further
+            .iter()
+            .map(|headers| (headers, scope.spawn(|| generate(headers, &target))))
+            .collect();
+        let base = generate(&primary, &target);
+        let join = |thread: thread::ScopedJoinHandle<'_, _>| {
+            thread.join().expect("bindgen does not panic")
+        };
+        (
+            base,
+            others
+                .into_iter()
+                .map(|(headers, thread)| (headers, join(thread)))
+                .collect::<Vec<_>>(),
+        )
+    });
+    let base = base?;
     let mut carried = vec![base.version];
-    for headers in headers::further()? {
-        let other = generate(&headers, &target)?;
+    for (headers, other) in others {
+        let other = other?;
         let mut differences = compare::differences(&base.ffi, &other.ffi)?;
         if base.opcodes != other.opcodes {
             differences.push("the opcode tables differ".into());
