@@ -64,8 +64,12 @@ fn items(text: &str) -> Result<BTreeMap<String, String>, String> {
                     }
                 }
             }
-            // bindgen's own helpers: the same text in every run.
-            Item::Impl(_) | Item::Use(_) => {}
+            // The accessors of bit fields, and bindgen's own helpers.
+            Item::Impl(i) => add(
+                format!("impl {}", quote::ToTokens::to_token_stream(&i.self_ty)),
+                i,
+            ),
+            Item::Use(_) => {}
             other => {
                 return Err(format!(
                     "unexpected in the bindings: {}",

@@ -1,6 +1,7 @@
 //! Reads CPython's real headers, for the target being built, and writes what the crate needs of them to `OUT_DIR`:
 //! `ffi.rs` (bindgen), `opcode.rs` (the opcode tables) and `releases.rs` (the patch releases this build carries).
 mod bindings;
+mod cache;
 mod compare;
 mod headers;
 mod libpython;
@@ -40,6 +41,11 @@ fn run() -> Result<(), String> {
     let target = env::var("TARGET").expect("cargo sets TARGET");
     println!("cargo::rerun-if-changed=build");
     let (primary, further) = (headers::primary()?, headers::further()?);
+    let all: Vec<&Headers> = std::iter::once(&primary).chain(&further).collect();
+    let cached = cache::entry(&target, &all);
+    if cached.as_ref().is_some_and(|entry| cache::restore(entry, &out)) {
+        return Ok(());
+    }
     // A release takes seconds, so they are read side by side.
     let (base, others) = thread::scope(|scope| {
         let others: Vec<_> = further
@@ -88,5 +94,9 @@ fn run() -> Result<(), String> {
         &format!(
             "/// `PY_VERSION_HEX` of the releases whose headers this build was checked against.\npub const CARRIED_RELEASES: &[u32] = &{carried:#x?};\n"
         ),
-    )
+    )?;
+    if let Some(entry) = cached {
+        cache::keep(&entry, &out);
+    }
+    Ok(())
 }

@@ -200,10 +200,14 @@ fn render(ops: &BTreeMap<u8, Op>) -> String {
         "}}\n\nstatic METADATA: [Option<Metadata>; 256] = {{\nlet mut table = [const {{ None }}; 256];"
     );
     for (number, op) in ops {
-        let flags = if op.flags.is_empty() { "0" } else { &op.flags };
+        let flags = if op.flags.is_empty() || op.flags == "0" {
+            "0".to_owned()
+        } else {
+            format!("({}) as u16", op.flags)
+        };
         let _ = writeln!(
             w,
-            "table[{number}] = Some(Metadata {{ opcode: Opcode::{0}, name: {0:?}, base: Opcode::{1}, caches: {2}, flags: ({flags}) as u16 }});",
+            "table[{number}] = Some(Metadata {{ opcode: Opcode::{0}, name: {0:?}, base: Opcode::{1}, caches: {2}, flags: {flags} }});",
             op.name, op.base, op.caches
         );
     }
