@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
+from lab import paths
 from lab.errors import LabError, ToolMissing
 from lab.modes import Mode
 
@@ -34,6 +36,15 @@ def environment(mode: Mode, hash_seed: int, extra: dict[str, str]) -> dict[str, 
     if mode.python_path:
         env["PYTHONPATH"] = os.pathsep.join(map(str, mode.python_path))
     return env
+
+
+def script_environment(mode: Mode, env: dict[str, str]) -> dict[str, str]:
+    """The environment for a script that pyperf runs by itself: compilers without a variable are switched on at start-up."""
+    return {
+        **env,
+        "PYTHONPATH": os.pathsep.join([str(paths.PRELUDE), *map(str, mode.python_path)]),
+        **({"LAB_PRELUDE": mode.prelude} if mode.prelude else {}),
+    }
 
 
 def on_cores(cores: str) -> list[str]:
@@ -81,49 +92,52 @@ class ProcessCost:
 
 
 def run_to_end(command: Sequence[str], env: dict[str, str], timeout: float, cwd: str | None = None) -> ProcessCost:
-    """Run a command and account for it exactly (wait4), with its output in files so that no pipe can stall it."""
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        start = time.monotonic_ns()
-        try:
-            process = subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=err, cwd=cwd)
-        except OSError as error:
-            raise LabError(f"cannot start {command[0]}: {error}", "run: perf/setup") from error
-        try:
-            status, usage = _wait(process, start + int(timeout * 1e9))
-        except BaseException:
-            process.kill()
-            process.wait()
-            raise
-        wall = time.monotonic_ns() - start
-        out.seek(0)
-        size = err.seek(0, os.SEEK_END)
-        err.seek(max(0, size - STDERR_TAIL))
-        return ProcessCost(
-            status=status,
-            wall_ns=wall,
-            user_ns=int(usage.ru_utime * 1e9),
-            system_ns=int(usage.ru_stime * 1e9),
-            max_rss_kib=usage.ru_maxrss,
-            start_clock=start,
-            stdout=out.read(),
-            stderr=err.read().decode(errors="replace"),
+    """Run a command and account for it exactly, with its output in files so that no pipe can stall it."""
+    program = command[0] if "/" in command[0] else shutil.which(command[0])
+    if program is None or not os.path.exists(program):
+        raise LabError(f"cannot start {command[0]}: there is no such program", "run: perf/setup")
+    with tempfile.TemporaryDirectory() as folder:
+        out, err = os.path.join(folder, "out"), os.path.join(folder, "err")
+        request = {"argv": [program, *command[1:]], "env": env, "cwd": cwd or os.getcwd(), "stdout": out, "stderr": err, "timeout": timeout}
+        answer = _launcher().ask(request)
+        if "error" in answer:
+            raise LabError(f"cannot start {program}: {answer['error']}", "run: perf/setup")
+        with open(out, "rb") as file:
+            stdout = file.read()
+        with open(err, "rb") as file:
+            stderr = file.read()[-STDERR_TAIL:].decode(errors="replace")
+    timed_out = answer.pop("timed_out")
+    if timed_out:
+        stderr += f"\n(killed: not finished after {timeout:g} s)"
+    return ProcessCost(**answer, stdout=stdout, stderr=stderr)
+
+
+class _Launcher:
+    """The process of launcher.py."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", "-S", str(paths.PERF / "lab" / "launcher.py")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
         )
 
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
 
-def _wait(process: subprocess.Popen, deadline_ns: int):
-    """wait4 with a deadline: a pidfd is polled, so that the end is seen at once and nothing spins."""
-    import select
+    def ask(self, request: dict) -> dict:
+        self._process.stdin.write(json.dumps(request) + "\n")
+        line = self._process.stdout.readline()
+        if not line:
+            raise LabError("the launcher of measured processes ended", f"see {paths.PERF / 'lab' / 'launcher.py'}")
+        return json.loads(line)
 
-    descriptor = os.pidfd_open(process.pid)
-    try:
-        poller = select.poll()
-        poller.register(descriptor, select.POLLIN)
-        remaining = max(0, deadline_ns - time.monotonic_ns()) / 1e6
-        timed_out = not poller.poll(remaining)
-        if timed_out:
-            process.kill()
-        _, raw, usage = os.wait4(process.pid, 0)
-    finally:
-        os.close(descriptor)
-    process.returncode = os.waitstatus_to_exitcode(raw)
-    return process.returncode, usage
+
+_the_launcher: _Launcher | None = None
+
+
+def _launcher() -> _Launcher:
+    """The one launcher of this driver. It ends with the driver, when its input closes."""
+    global _the_launcher
+    if _the_launcher is None or not _the_launcher.alive:
+        _the_launcher = _Launcher()
+    return _the_launcher
