@@ -66,6 +66,22 @@ enum Group1 {
     Cmp = 7,
 }
 
+/// A conditional jump to a label, or to `extern` code.
+macro_rules! jump_if {
+    ($self:ident, $cond:expr, $($target:tt)*) => {
+        match $cond {
+            Cond::Eq => dynasm!($self.asm ; .arch x64 ; je $($target)*),
+            Cond::Ne => dynasm!($self.asm ; .arch x64 ; jne $($target)*),
+            Cond::Lt => dynasm!($self.asm ; .arch x64 ; jl $($target)*),
+            Cond::Le => dynasm!($self.asm ; .arch x64 ; jle $($target)*),
+            Cond::Gt => dynasm!($self.asm ; .arch x64 ; jg $($target)*),
+            Cond::Ge => dynasm!($self.asm ; .arch x64 ; jge $($target)*),
+            Cond::Below => dynasm!($self.asm ; .arch x64 ; jb $($target)*),
+            Cond::AboveEq => dynasm!($self.asm ; .arch x64 ; jae $($target)*),
+        }
+    };
+}
+
 impl X86_64 {
     /// REX, opcode, ModRM, SIB and displacement of an instruction with a memory operand, in the fewest bytes; `reg` is a register or an opcode's `/digit`. An
     /// immediate follows. (dynasm spends a REX and an SIB byte on every register number that it does not know when it is compiled.)
@@ -146,16 +162,7 @@ impl X86_64 {
 
     fn branch(&mut self, cond: Cond, target: Label) {
         let label = target.0;
-        match cond {
-            Cond::Eq => dynasm!(self.asm ; .arch x64 ; je =>label),
-            Cond::Ne => dynasm!(self.asm ; .arch x64 ; jne =>label),
-            Cond::Lt => dynasm!(self.asm ; .arch x64 ; jl =>label),
-            Cond::Le => dynasm!(self.asm ; .arch x64 ; jle =>label),
-            Cond::Gt => dynasm!(self.asm ; .arch x64 ; jg =>label),
-            Cond::Ge => dynasm!(self.asm ; .arch x64 ; jge =>label),
-            Cond::Below => dynasm!(self.asm ; .arch x64 ; jb =>label),
-            Cond::AboveEq => dynasm!(self.asm ; .arch x64 ; jae =>label),
-        }
+        jump_if!(self, cond, =>label);
     }
 
     fn compare_imm(&mut self, a: Reg, value: i32) {
@@ -429,10 +436,8 @@ impl MacroAssembler for X86_64 {
     }
 
     fn branch_cmp_imm_near(&mut self, cond: Cond, a: Reg, value: i32, target: CodePtr) {
-        let over = self.new_label();
-        self.branch_cmp_imm(cond.negated(), a, value, over);
-        self.jump_near(target);
-        self.bind(over);
+        self.compare_imm(a, value);
+        jump_if!(self, cond, extern target.0 as usize);
     }
 
     fn call_mem(&mut self, mem: Mem) {
@@ -529,7 +534,7 @@ impl MacroAssembler for X86_64 {
         let (x, y) = (f(a), f(b));
         match cond {
             Cond::Eq => {
-                dynasm!(self.asm ; .arch x64 ; ucomisd Rx(x), Rx(y) ; jp >unordered ; je =>label ; unordered:)
+                dynasm!(self.asm ; .arch x64 ; ucomisd Rx(x), Rx(y) ; jp BYTE >unordered ; je =>label ; unordered:)
             }
             Cond::Ne => {
                 dynasm!(self.asm ; .arch x64 ; ucomisd Rx(x), Rx(y) ; jp =>label ; jne =>label)
@@ -548,6 +553,6 @@ impl MacroAssembler for X86_64 {
     fn fbranch_zero(&mut self, a: FReg, target: Label) {
         // xmm15 holds the constant zero; no role names it.
         let label = target.0;
-        dynasm!(self.asm ; .arch x64 ; xorps xmm15, xmm15 ; ucomisd Rx(f(a)), xmm15 ; jp >unordered ; je =>label ; unordered:);
+        dynasm!(self.asm ; .arch x64 ; xorps xmm15, xmm15 ; ucomisd Rx(f(a)), xmm15 ; jp BYTE >unordered ; je =>label ; unordered:);
     }
 }
