@@ -283,6 +283,19 @@ pub unsafe extern "C" fn lazy_entry(
     }
 }
 
+/// Hands one function back if its entry is ours: it was opted out.
+///
+/// # Safety
+/// `func` is a Python function; GIL held.
+pub unsafe fn release(func: *mut PyFunctionObject) {
+    // SAFETY: see above.
+    unsafe {
+        if is_ours(func) {
+            hand_back(func);
+        }
+    }
+}
+
 /// Whether calls of a function reach compiled code.
 ///
 /// # Safety

@@ -1,0 +1,92 @@
+//! What Python code can ask about functions, and the statistics.
+
+use hotstamp_layout::ffi::{
+    PyFunction_Type, PyFunctionObject, PyMethod_Type, PyMethodObject, PyObject,
+};
+use hotstamp_runtime::{hooks, registry, stats as counters};
+use pyo3::exceptions::PyTypeError;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+/// The Python function behind a function or a bound method, borrowed from it.
+fn function_of(object: &Bound<'_, PyAny>) -> PyResult<*mut PyFunctionObject> {
+    let mut pointer = object.as_ptr().cast::<PyObject>();
+    // SAFETY: a live object; a method keeps its function alive.
+    unsafe {
+        if (*pointer).ob_type == &raw mut PyMethod_Type {
+            pointer = (*pointer.cast::<PyMethodObject>()).im_func;
+        }
+        if (*pointer).ob_type == &raw mut PyFunction_Type {
+            return Ok(pointer.cast());
+        }
+    }
+    Err(PyTypeError::new_err(format!(
+        "a Python function or method is wanted, not {}",
+        object.get_type().name()?
+    )))
+}
+
+/// Whether there is machine code for a function (or the function of a method). False before its first call.
+#[pyfunction]
+pub(crate) fn is_compiled(function: &Bound<'_, PyAny>) -> PyResult<bool> {
+    let function = function_of(function)?;
+    // SAFETY: a live function, GIL held.
+    Ok(!unsafe { registry::existing(function) }.is_null())
+}
+
+/// Bytes of machine code of a function; 0 if it is not compiled.
+#[pyfunction]
+pub(crate) fn compiled_size(function: &Bound<'_, PyAny>) -> PyResult<u32> {
+    let function = function_of(function)?;
+    // SAFETY: a live function, GIL held; data that exists is valid as long as the function's code.
+    unsafe {
+        let data = registry::existing(function);
+        Ok(if data.is_null() {
+            0
+        } else {
+            (*data).code_bytes
+        })
+    }
+}
+
+/// Keeps a function interpreted for ever, and all functions made from the same code. Returns it, so that it can be a decorator.
+#[pyfunction]
+pub(crate) fn opt_out<'py>(function: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    let target = function_of(&function)?;
+    // SAFETY: a live function, GIL held.
+    unsafe {
+        registry::opt_out((*target).func_code.cast());
+        hooks::functions::release(target);
+    }
+    Ok(function)
+}
+
+/// The counters: functions_stamped, instructions, code_bytes, metadata_bytes, compile_ns, code_memory (a dict), exits (a dict from reason to count).
+#[pyfunction]
+pub(crate) fn stats(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
+    let all = counters::snapshot();
+    let dict = PyDict::new(py);
+    dict.set_item("functions_stamped", all.functions_stamped)?;
+    dict.set_item("instructions", all.instructions)?;
+    dict.set_item("code_bytes", all.code_bytes)?;
+    dict.set_item("metadata_bytes", all.metadata_bytes)?;
+    dict.set_item("compile_ns", all.compile_ns)?;
+    let memory = PyDict::new(py);
+    memory.set_item("used", all.code_memory.used)?;
+    memory.set_item("reusable", all.code_memory.reusable)?;
+    memory.set_item("sealed", all.code_memory.sealed)?;
+    memory.set_item("cap", all.code_memory.cap)?;
+    memory.set_item(
+        "protection",
+        all.code_memory
+            .protection
+            .map(|protection| protection.name()),
+    )?;
+    dict.set_item("code_memory", memory)?;
+    let exits = PyDict::new(py);
+    for (name, count) in all.exits {
+        exits.set_item(name, count)?;
+    }
+    dict.set_item("exits", exits)?;
+    Ok(dict)
+}
