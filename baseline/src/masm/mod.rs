@@ -7,6 +7,9 @@
 pub mod aarch64;
 pub mod x86_64;
 
+#[cfg(test)]
+mod tests;
+
 use hotstamp_runtime::site::CodePtr;
 
 /// A register by its role. ARCHITECTURE.md has the mapping to machine registers.
