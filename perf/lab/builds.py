@@ -24,9 +24,10 @@ from lab.progress import console, warn
 
 REVISIONS = paths.LAB / "revisions"
 OVERLAYS = paths.LAB / "builds"
+#: Where a built Python keeps the package: Debian's layout, and a virtual environment's.
+PACKAGE_FOLDERS = ("local/lib/python3*/dist-packages/hotstamp", "lib/python3*/site-packages/hotstamp")
 #: Folders whose files make the extension, for telling whether a build is older than its sources.
 SOURCES = ("Cargo.toml", "Cargo.lock", "runtime", "baseline", "optimizer")
-BUILD_HINT = "build it: ci/build"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,21 +47,43 @@ class Build:
 
 
 @cache
-def current(architecture: str = "") -> Build:
-    """The build of this checkout, as `ci/build` left it."""
-    prefix = _prefix(paths.REPOSITORY, architecture or platform.machine())
-    if not (prefix / "bin" / "python3.14").exists():
-        raise ModeUnavailable(f"hotstamp is not built (no Python in {_shown(prefix)})", BUILD_HINT)
-    revision = _git("describe", "--always", "--abbrev=12", "--exclude=*", "--dirty=+changes")
-    if _stale(paths.REPOSITORY, prefix):
-        warn("hotstamp's sources are newer than its build: this measures the build; ci/build brings it up to date")
-        revision += "+stale"
-    return _build(prefix, revision)
+def current() -> Build:
+    """The build of this checkout for this machine, as `ci/build` left it."""
+    return _native(*_current_prefix(platform.machine()))
 
 
 @cache
-def at_revision(revision: str, architecture: str = "") -> Build:
-    """The build of a commit, made in a folder of its own in the cache when it is not there yet (minutes)."""
+def at_revision(revision: str) -> Build:
+    """The build of a commit for this machine, made in a folder of its own in the cache when it is not there yet (minutes)."""
+    return _native(*_revision_prefix(revision, platform.machine()))
+
+
+@cache
+def guest(architecture: str, revision: str = "") -> Build:
+    """The build for another architecture, of the checkout or of a commit. Its `python` wants an emulator, and is the build's own."""
+    prefix, name = _revision_prefix(revision, architecture) if revision else _current_prefix(architecture)
+    packages, digest = _installed(prefix, architecture)
+    return Build(prefix / "bin" / "python3.14", packages, f"{name} ({digest})")
+
+
+def _current_prefix(architecture: str) -> tuple[Path, str]:
+    """Where the checkout's build is, and what it calls itself."""
+    prefix = _prefix(paths.REPOSITORY, architecture)
+    if not (prefix / "bin" / "python3.14").exists():
+        raise ModeUnavailable(f"hotstamp is not built (no Python in {_shown(prefix)})", _hint(architecture))
+    revision = _git("describe", "--always", "--abbrev=12", "--exclude=*", "--dirty=+changes")
+    if _stale(paths.REPOSITORY, prefix):
+        warn(f"hotstamp's sources are newer than its build: this measures the build; {_hint(architecture)}")
+        revision += "+stale"
+    return prefix, revision
+
+
+def _hint(architecture: str) -> str:
+    return "build it: ci/build" + (f" --arch {architecture}" if architecture != platform.machine() else "")
+
+
+def _revision_prefix(revision: str, machine: str) -> tuple[Path, str]:
+    """Where the build of a commit is, made if it is not there, and its short name."""
     found = subprocess.run(["git", "-C", paths.REPOSITORY, "rev-parse", "--verify", "--quiet", revision + "^{commit}"], capture_output=True, text=True)
     if found.returncode != 0:
         raise LabError(f"no such revision: {revision}", "name a commit, branch or tag of this checkout")
@@ -69,14 +92,13 @@ def at_revision(revision: str, architecture: str = "") -> Build:
     if not tree.exists():
         REVISIONS.mkdir(parents=True, exist_ok=True)
         _unpack(commit, tree)
-    machine = architecture or platform.machine()
     prefix = tree / "target" / "python" / machine
     if not (prefix / "built").exists():
         if not (tree / "ci" / "build").exists():
             raise LabError(f"{revision} has no ci/build, so it cannot be built", "compare revisions that have it")
         console.print(f"building {revision} ({commit[:12]})", markup=False)
         _run([str(tree / "ci" / "build"), "--arch", machine], f"the build of {revision}", tree)
-    return _build(prefix, commit[:12])
+    return prefix, commit[:12]
 
 
 def _unpack(commit: str, tree: Path) -> None:
@@ -95,12 +117,17 @@ def _prefix(tree: Path, machine: str) -> Path:
     return Path(os.environ.get("CARGO_TARGET_DIR", tree / "target")).resolve() / "python" / machine
 
 
-def _build(prefix: Path, revision: str) -> Build:
-    packages = next((found.parent for found in sorted(prefix.glob("l*/**/hotstamp")) if found.is_dir()), None)
+def _installed(prefix: Path, architecture: str) -> tuple[Path, str]:
+    """The package folder of a build, and the start of its extension's hash."""
+    packages = next((found.parent for pattern in PACKAGE_FOLDERS for found in prefix.glob(pattern) if found.is_dir()), None)
     library = next(iter(sorted(packages.glob("hotstamp/_hotstamp*.so"))), None) if packages else None
     if library is None:
-        raise ModeUnavailable(f"hotstamp is not in the built Python ({_shown(prefix)})", BUILD_HINT)
-    digest = hashlib.sha256(library.read_bytes()).hexdigest()[:8]
+        raise ModeUnavailable(f"hotstamp is not in the built Python ({_shown(prefix)})", _hint(architecture))
+    return packages, hashlib.sha256(library.read_bytes()).hexdigest()[:8]
+
+
+def _native(prefix: Path, revision: str) -> Build:
+    packages, digest = _installed(prefix, platform.machine())
     build = Build(_overlay(packages), packages, f"{revision} ({digest})")
     _require_import(build)
     return build
@@ -126,7 +153,7 @@ def _require_import(build: Build) -> None:
     done = subprocess.run([build.python, "-c", "import hotstamp"], capture_output=True, text=True, env={"PATH": os.defpath, "HOTSTAMP": "0"})
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
-        raise ModeUnavailable(f"hotstamp does not import: {last}", BUILD_HINT)
+        raise ModeUnavailable(f"hotstamp does not import: {last}", _hint(platform.machine()))
 
 
 def _stale(tree: Path, prefix: Path) -> bool:

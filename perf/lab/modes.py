@@ -51,8 +51,10 @@ class Mode:
     #: Python source that switches the compiler on where no variable does.
     prelude: str = ""
     python_path: tuple[Path, ...] = ()
-    #: The git revision of the hotstamp build, empty for other modes.
+    #: What the hotstamp build calls itself: commit and hash; empty for other modes.
     revision: str = ""
+    #: The revision that was asked for after `@`, empty for the checkout's own build.
+    revision_asked: str = ""
 
     @property
     def title(self) -> str:
@@ -60,22 +62,46 @@ class Mode:
         return self.name.replace(self.base, TITLES[self.base], 1)
 
 
-def parse(spec: str, jitlist: Path | None = None) -> Mode:
-    """The mode that `spec` names, checked to be runnable on this machine.
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """A mode as written, taken apart and found to be well formed; nothing is looked for on the machine."""
 
-    Raises UnknownMode for a name the lab does not have, ModeUnavailable for a Python, a package or a build that is
-    missing, with what to run.
-    """
+    text: str
+    base: str
+    revision: str
+    variables: dict[str, str] = field(hash=False)
+
+    def hotstamp_environment(self, jitlist: Path | None = None) -> dict[str, str]:
+        """The variables of a hotstamp mode."""
+        environment = {"PYTHON_JIT": "0", "HOTSTAMP": "1", "HOTSTAMP_TIER": HOTSTAMP_TIERS[self.base], **self.variables}
+        if self.base == "jitlist":
+            if jitlist is None:
+                raise LabError("mode jitlist needs the functions to compile", "give --jitlist FILE, one module:qualname a line")
+            environment["HOTSTAMP_JITLIST"] = str(jitlist.resolve())
+        return environment
+
+
+def take_apart(spec: str) -> Spec:
+    """Parse a mode's text. Raises UnknownMode."""
     head, *settings = spec.split(":")
     base, _, revision = head.partition("@")
     if base not in ALL_MODES:
         raise UnknownMode(f"unknown mode: {base}", f"modes: {', '.join(ALL_MODES)}")
     if revision and base not in HOTSTAMP_TIERS:
         raise UnknownMode(f"{spec}: only hotstamp's modes have revisions", f"with one: {', '.join(HOTSTAMP_TIERS)}")
-    variables = dict(_setting(spec, text) for text in settings)
-    if base in HOTSTAMP_TIERS:
-        return _hotstamp(spec, base, revision, variables, jitlist)
-    return _peer(spec, base, variables)
+    return Spec(spec, base, revision, dict(_setting(spec, text) for text in settings))
+
+
+def parse(text: str, jitlist: Path | None = None) -> Mode:
+    """The mode that `text` names, checked to be runnable on this machine.
+
+    Raises UnknownMode for a name the lab does not have, ModeUnavailable for a Python, a package or a build that is
+    missing, with what to run.
+    """
+    spec = take_apart(text)
+    if spec.base in HOTSTAMP_TIERS:
+        return _hotstamp(spec, jitlist)
+    return _peer(text, spec.base, spec.variables)
 
 
 def parse_all(specs: Iterable[str], jitlist: Path | None = None) -> list[Mode]:
@@ -123,20 +149,20 @@ def _peer(spec: str, base: str, variables: dict[str, str]) -> Mode:
             return Mode(spec, base, _need(paths.PYPY, base), environment=variables, python_path=(paths.PYPY_SITE,))
 
 
-def _hotstamp(spec: str, base: str, revision: str, variables: dict[str, str], jitlist: Path | None) -> Mode:
+def _hotstamp(spec: Spec, jitlist: Path | None) -> Mode:
     from lab import builds
 
-    build = builds.at_revision(revision) if revision else builds.current()
-    environment = {"PYTHON_JIT": "0", "HOTSTAMP": "1", "HOTSTAMP_TIER": HOTSTAMP_TIERS[base], **variables}
-    if base == "jitlist":
-        if jitlist is None:
-            raise LabError("mode jitlist needs the functions to compile", "give --jitlist FILE, one module:qualname a line")
-        environment["HOTSTAMP_JITLIST"] = str(jitlist.resolve())
+    build = builds.at_revision(spec.revision) if spec.revision else builds.current()
+    environment = spec.hotstamp_environment(jitlist)
+    require_known(spec.text, environment, build)
+    return Mode(spec.text, spec.base, build.python, "hotstamp", environment, revision=build.revision, revision_asked=spec.revision)
+
+
+def require_known(text: str, environment: dict[str, str], build) -> None:
+    """Refuse variables that the build does not read: they would be measured as "no effect"."""
     for name in environment:
-        # A variable that the build does not read would be measured as "no effect".
         if name.startswith("HOTSTAMP_") and not build.reads(name):
-            raise ModeUnavailable(f"{spec}: this build of hotstamp knows no variable {name}", "see its list of options; or measure another revision")
-    return Mode(spec, base, build.python, jit="hotstamp", environment=environment, revision=build.revision)
+            raise ModeUnavailable(f"{text}: this build of hotstamp knows no variable {name}", "see its list of options; or measure another revision")
 
 
 def _need(python: Path, mode: str) -> Path:

@@ -7,7 +7,8 @@ pyperf alone and imports nothing of the lab. It is started as
 
 with CONFIG a JSON object: `script` (path), `arguments` (the script's own), `benchmark` (the name to select), `jit`
 (`hotstamp`, `cinderx`, `cpython` or null), `prelude` (Python source run before the script is loaded), `once`
-(measure a single iteration and leave).
+(measure a single iteration and leave), `once_more` (with `once`: iterations to run after it, untimed),
+`sizes` (with `once`: report every compiled function).
 
 pyperformance's scripts are executed unmodified: `pyperf.Runner` is replaced by a subclass whose `bench_*` methods
 skip every benchmark but the selected one, and for that one serve requests from inside the call, where pyperf
@@ -147,7 +148,13 @@ class Session:
 
     def once(self, sample):
         seconds = sample(1)
-        return {"first_ns": to_ns(seconds), "result_clock": time.monotonic_ns(), "statistics": self.jit.statistics()}
+        clock = time.monotonic_ns()
+        if self.config.get("once_more"):
+            sample(self.config["once_more"])
+        found = {"first_ns": to_ns(seconds), "result_clock": clock, "statistics": self.jit.statistics()}
+        if self.config.get("sizes"):
+            found["functions"] = self.jit.sizes()
+        return found
 
     def do_first(self, sample, request):
         """One iteration, the first of this process unless asked for again."""

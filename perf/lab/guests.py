@@ -1,0 +1,57 @@
+"""Running AArch64 programs from this machine: whole processes, with results and exact instruction counts."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from lab import emulation, paths, process
+from lab.benchmarks import Benchmark
+from lab.emulation import Emulator
+from lab.errors import WorkerFailed
+from lab.modes import Mode
+from lab.protocol import WorkerOptions, configuration
+
+
+def environment(mode: Mode, emulator: Emulator, options: WorkerOptions) -> dict[str, str]:
+    """A measured process's environment, always with hash seed 0: counts must repeat."""
+    return {**process.environment(mode, 0, options.environment), **emulator.environment}
+
+
+def run_program(mode: Mode, arguments: list[str], emulator: Emulator, options: WorkerOptions) -> process.ProcessCost:
+    """Run the mode's Python with `arguments` under an emulator; a death raises WorkerFailed."""
+    cost = process.run_to_end([*process.on_cores(options.cores), *emulator.command, str(mode.python), *arguments], environment(mode, emulator, options), options.timeout)
+    if cost.status != 0:
+        raise WorkerFailed(process.describe_status(cost.status), cost.stderr)
+    return cost
+
+
+def counted(benchmark: Benchmark, mode: Mode, loops: int, options: WorkerOptions) -> dict[str, Any]:
+    """Run `loops` iterations (after a first one) under the counting emulator.
+
+    Gives `instructions` of the whole process, start-up included, and the worker's own answer. The difference between two
+    `loops` is what the iterations alone took.
+    """
+    emulator = emulation.plugin_emulator()
+    with tempfile.TemporaryDirectory() as folder:
+        total = Path(folder) / "count"
+        counting = Emulator((emulator.command[0], "-plugin", f"{emulation.plugin()},out={total}", *emulator.command[1:]), emulator.environment)
+        config = {**json.loads(configuration(benchmark, mode, once=True)), "once_more": loops}
+        cost = run_program(mode, [str(paths.WORKER), json.dumps(config)], counting, options)
+        answer = last_answer(cost)
+        if not total.exists():
+            raise WorkerFailed("the counting plugin wrote nothing", cost.stderr)
+        return {**answer, "instructions": int(total.read_text())}
+
+
+def last_answer(cost: process.ProcessCost) -> dict[str, Any]:
+    """The worker's last line; WorkerFailed if it says so."""
+    lines = cost.stdout.splitlines()
+    if not lines:
+        raise WorkerFailed("gave no result", cost.stderr)
+    answer = json.loads(lines[-1])
+    if answer.get("event") == "failed":
+        raise WorkerFailed(answer["error"], answer["trace"])
+    return answer
