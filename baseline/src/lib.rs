@@ -1,1 +1,203 @@
-//! See ARCHITECTURE.md.
+//! The baseline tier: bytecode to machine code in one pass, no IR.
+//!
+//! `start` assembles the shared stubs and registers the compiler with the runtime; from then on functions are stamped at their first call.
+
+pub mod bytecode;
+pub mod compiler;
+pub mod error;
+pub mod masm;
+pub mod stubs;
+mod templates;
+pub mod vstack;
+
+use std::time::Instant;
+
+use hotstamp_layout::ffi::{self, PyCodeObject, PyObject};
+use hotstamp_layout::refs::{self, StackRef};
+use hotstamp_runtime::code_data::{CodeData, NewCode, SIMPLE_ARGUMENTS};
+use hotstamp_runtime::code_memory::CodeMemory;
+use hotstamp_runtime::exits::ExitReason;
+use hotstamp_runtime::registry::{self, Compiler as RegisteredCompiler, StartError};
+use hotstamp_runtime::site::CodePtr;
+use hotstamp_runtime::{entry, stats};
+use once_cell::sync::OnceCell;
+
+use crate::bytecode::Bytecode;
+use crate::compiler::{Compiler, Output};
+use crate::error::CompileError;
+use crate::masm::{MacroAssembler, Reg};
+use crate::stubs::Stubs;
+
+/// The backend of the machine this runs on.
+#[cfg(target_arch = "x86_64")]
+pub type Native = masm::x86_64::X86_64;
+/// The backend of the machine this runs on.
+#[cfg(target_arch = "aarch64")]
+pub type Native = masm::aarch64::Aarch64;
+
+static STUBS: OnceCell<Stubs> = OnceCell::new();
+
+/// Why the tier could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum BaselineError {
+    /// The shared stubs could not be made.
+    #[error("the shared stubs could not be made: {0}")]
+    Stubs(#[from] CompileError),
+    /// The runtime refused.
+    #[error(transparent)]
+    Registry(#[from] StartError),
+}
+
+/// Starts the tier. Idempotent; GIL held.
+///
+/// # Errors
+/// No code memory, or no code extra slot.
+pub fn start() -> Result<(), BaselineError> {
+    let stubs = shared_stubs()?;
+    if registry::compiler().is_none() {
+        registry::start(RegisteredCompiler { compile: compile_counted, trampoline: stubs.trampoline })?;
+    }
+    Ok(())
+}
+
+/// The shared stubs, assembled at the first use.
+fn shared_stubs() -> Result<&'static Stubs, CompileError> {
+    STUBS.get_or_try_init(|| {
+        let memory = CodeMemory::global();
+        let address = memory.next_address()?;
+        let (code, stubs) = Stubs::assemble::<Native>(address)?;
+        memory.publish(&code)?;
+        Ok(stubs)
+    })
+}
+
+/// What the registry calls.
+unsafe fn compile_counted(
+    code: *mut PyCodeObject,
+    globals: *mut PyObject,
+    builtins: *mut PyObject,
+) -> Result<*mut CodeData, ExitReason> {
+    let started = Instant::now();
+    // SAFETY: passed on.
+    let result = unsafe { stamp(code, globals, builtins) };
+    match result {
+        Ok((data, instructions)) => {
+            // SAFETY: just made.
+            let (code_bytes, metadata_bytes) = unsafe { ((*data).code_bytes, (*data).metadata_bytes) };
+            stats::count_stamped(code_bytes as usize, metadata_bytes as usize, instructions, started.elapsed());
+            // SAFETY: a live code object.
+            unsafe { log(code, code_bytes, started) };
+            Ok(data)
+        }
+        Err(error) => {
+            // SAFETY: a live code object.
+            tracing::debug!(reason = error.reason().name(), %error, "not compiled: {}", unsafe { qualified_name(code) });
+            Err(error.reason())
+        }
+    }
+}
+
+unsafe fn log(code: *mut PyCodeObject, code_bytes: u32, started: Instant) {
+    if tracing::enabled!(tracing::Level::DEBUG) {
+        let micros = started.elapsed().as_micros() as u64;
+        // SAFETY: a live code object.
+        let name = unsafe { qualified_name(code) };
+        tracing::debug!(tier = "baseline", bytes = code_bytes, micros, "Finished compiling {name}");
+    }
+}
+
+/// `file:qualname` of a code object, for logs.
+unsafe fn qualified_name(code: *mut PyCodeObject) -> String {
+    // SAFETY: both are str objects; a failing encoding gives null and is cleared.
+    unsafe {
+        let text = |object: *mut PyObject| {
+            let utf8 = ffi::PyUnicode_AsUTF8(object);
+            if utf8.is_null() {
+                ffi::PyErr_Clear();
+                return String::from("?");
+            }
+            std::ffi::CStr::from_ptr(utf8).to_string_lossy().into_owned()
+        };
+        format!("{}:{}", text((*code).co_filename), text((*code).co_qualname))
+    }
+}
+
+/// Compiles a code object for these globals and builtins, and installs the result.
+unsafe fn stamp(
+    code: *mut PyCodeObject,
+    globals: *mut PyObject,
+    builtins: *mut PyObject,
+) -> Result<(*mut CodeData, usize), CompileError> {
+    // SAFETY: `code` is a live code object and the GIL is held, by the registry's contract.
+    unsafe {
+        compiler::check_supported(code)?;
+        let bytecode = Bytecode::decode(code)?;
+        let stubs = shared_stubs()?;
+        let memory = CodeMemory::global();
+        let address = memory.next_address()?;
+        let output = Compiler::<Native>::new(address, stubs, code, &bytecode).compile()?;
+        let data = install(memory, address, code, globals, builtins, &output)?;
+        Ok((data, output.instructions))
+    }
+}
+
+/// Makes the function's data, adds its call stub behind the body, and publishes both.
+unsafe fn install(
+    memory: &CodeMemory,
+    address: CodePtr,
+    code: *mut PyCodeObject,
+    globals: *mut PyObject,
+    builtins: *mut PyObject,
+    output: &Output,
+) -> Result<*mut CodeData, CompileError> {
+    // SAFETY: as `stamp`; the block is owned by the registry from here on.
+    unsafe {
+        let simple = (*code).co_kwonlyargcount == 0
+            && (*code).co_flags as u32 & (ffi::CO_VARARGS | ffi::CO_VARKEYWORDS) == 0;
+        let data = CodeData::allocate(
+            NewCode {
+                code,
+                globals,
+                builtins,
+                vectorcall: entry::vectorcall_entry as *const (),
+                true_bits: StackRef::bool(true).bits,
+                false_bits: StackRef::bool(false).bits,
+                none_bits: StackRef::none().bits,
+                argcount: (*code).co_argcount as u32,
+                nlocalsplus: refs::nlocalsplus(code) as u32,
+                frame_words: refs::framesize(code) as u32,
+                flags: if simple { SIMPLE_ARGUMENTS } else { 0 },
+            },
+            output.site_bytes as usize,
+            &output.handlers,
+        );
+        output.write_sites(data);
+        let mut bytes = output.code.clone();
+        let body = bytes.len().next_multiple_of(16);
+        bytes.resize(body, 0);
+        let stub = CodePtr(address.0.wrapping_add(body));
+        let linked = call_stub(stub, data).and_then(|stub_code| {
+            bytes.extend_from_slice(&stub_code);
+            Ok(memory.publish(&bytes)?)
+        });
+        match linked {
+            Ok(at) => {
+                debug_assert_eq!(at, address);
+                CodeData::set_code(data, address, stub, bytes.len());
+                Ok(data)
+            }
+            Err(error) => {
+                CodeData::free(data);
+                Err(error)
+            }
+        }
+    }
+}
+
+/// The call stub: the data as fifth argument, then through the data's slot.
+fn call_stub(address: CodePtr, data: *mut CodeData) -> Result<Vec<u8>, CompileError> {
+    let mut m = Native::new(address);
+    m.mov_imm(Reg::A4, data as u64);
+    m.jump_mem(Reg::A4.at(std::mem::offset_of!(CodeData, vectorcall)));
+    Ok(m.finish()?)
+}

@@ -3,6 +3,8 @@
 //! Compiled code addresses it through the pinned `Data` register, so the offsets of the header's fields are part of the code generators'
 //! interface (`offset_of!`). The block is allocated once, never moves, and is freed with its code object.
 
+use std::alloc::Layout;
+
 use hotstamp_layout::ffi::{_Py_CODEUNIT, PyCodeObject, PyObject};
 
 use crate::site::CodePtr;
@@ -35,6 +37,8 @@ pub struct CodeData {
     pub vectorcall: *const (),
     /// First instruction of the code object.
     pub code_start: *mut _Py_CODEUNIT,
+    /// The word that `eval_breaker` equals while nothing is pending and nobody observes (`hooks::tracing::plain_version_cell`).
+    pub version: *const usize,
     /// `StackRef` bits of True, False and None, to compare with and to load.
     pub true_bits: usize,
     /// See `true_bits`.
@@ -61,9 +65,117 @@ pub struct CodeData {
     pub code_bytes: u32,
     /// Bytes of this block and its tables.
     pub metadata_bytes: u32,
+    /// Bytes of sites behind this header.
+    pub site_bytes: u32,
     /// Calls that entered through the stub, for hotness.
     pub calls: u64,
 }
 
 /// No keyword-only arguments, no `*args`, no `**kwargs`: a call with exactly `argcount` positional arguments needs no binding.
 pub const SIMPLE_ARGUMENTS: u32 = 1;
+
+/// What the header of new data says; see the fields of `CodeData`.
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs)]
+pub struct NewCode {
+    pub code: *mut PyCodeObject,
+    pub globals: *mut PyObject,
+    pub builtins: *mut PyObject,
+    pub vectorcall: *const (),
+    pub true_bits: usize,
+    pub false_bits: usize,
+    pub none_bits: usize,
+    pub argcount: u32,
+    pub nlocalsplus: u32,
+    pub frame_words: u32,
+    pub flags: u32,
+}
+
+impl CodeData {
+    /// Allocates data with room for sites. Its code is set by `set_code`.
+    ///
+    /// # Safety
+    /// The pointers in `new` are live objects of their kinds.
+    pub unsafe fn allocate(new: NewCode, site_bytes: usize, handlers: &[HandlerEntry]) -> *mut CodeData {
+        let layout = Self::layout(site_bytes);
+        // SAFETY: the layout is not empty; the block is written before it is used.
+        let data = unsafe { std::alloc::alloc(layout) }.cast::<CodeData>();
+        if data.is_null() {
+            std::alloc::handle_alloc_error(layout);
+        }
+        let handler_count = handlers.len();
+        let handlers = Box::into_raw(handlers.to_vec().into_boxed_slice());
+        // SAFETY: freshly allocated for exactly this; `code` is live.
+        unsafe {
+            data.write(CodeData {
+                code: new.code,
+                entry: CodePtr(std::ptr::null()),
+                globals: new.globals,
+                builtins: new.builtins,
+                stub: CodePtr(std::ptr::null()),
+                vectorcall: new.vectorcall,
+                code_start: hotstamp_layout::refs::code_start(new.code),
+                version: crate::hooks::tracing::plain_version_cell(),
+                true_bits: new.true_bits,
+                false_bits: new.false_bits,
+                none_bits: new.none_bits,
+                frame_words: new.frame_words,
+                nlocalsplus: new.nlocalsplus,
+                argcount: new.argcount,
+                flags: new.flags,
+                leave: 0,
+                handler_count: handler_count as u32,
+                handlers: handlers.cast(),
+                baseline: CodePtr(std::ptr::null()),
+                code_bytes: 0,
+                metadata_bytes: (layout.size() + handler_count * size_of::<HandlerEntry>()) as u32,
+                site_bytes: site_bytes as u32,
+                calls: 0,
+            });
+        }
+        data
+    }
+
+    fn layout(site_bytes: usize) -> Layout {
+        Layout::new::<CodeData>().extend(Layout::array::<u64>(site_bytes / 8).expect("sites fit into memory")).expect("sites fit into memory").0
+    }
+
+    /// Sets body and call stub, which were published as one piece of `code_bytes` bytes at `body`.
+    ///
+    /// # Safety
+    /// `data` came from `allocate`.
+    pub unsafe fn set_code(data: *mut CodeData, body: CodePtr, stub: CodePtr, code_bytes: usize) {
+        // SAFETY: see above.
+        unsafe {
+            (*data).entry = body;
+            (*data).baseline = body;
+            (*data).stub = stub;
+            (*data).code_bytes = code_bytes as u32;
+        }
+    }
+
+    /// Frees data with its code.
+    ///
+    /// # Safety
+    /// `data` came from `allocate`, no frame runs its code, and nothing refers to it any more.
+    pub unsafe fn free(data: *mut CodeData) {
+        // SAFETY: see above; sizes as in `allocate`.
+        unsafe {
+            if !(*data).baseline.0.is_null() {
+                crate::code_memory::CodeMemory::global().free((*data).baseline, (*data).code_bytes as usize);
+            }
+            let handlers = std::ptr::slice_from_raw_parts_mut((*data).handlers.cast_mut(), (*data).handler_count as usize);
+            drop(Box::from_raw(handlers));
+            let layout = Self::layout((*data).site_bytes as usize);
+            std::alloc::dealloc(data.cast(), layout);
+        }
+    }
+
+    /// The machine code of the handler block at a bytecode offset, if it was compiled.
+    pub fn handler_address(&self, offset: u32) -> Option<CodePtr> {
+        // SAFETY: `handlers` points at `handler_count` entries for the life of this block (empty: dangling but not read).
+        let handlers = unsafe { std::slice::from_raw_parts(self.handlers, self.handler_count as usize) };
+        let index = handlers.binary_search_by_key(&offset, |entry| entry.offset).ok()?;
+        Some(CodePtr(self.baseline.0.wrapping_add(handlers[index].code_offset as usize)))
+    }
+}

@@ -2,6 +2,11 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use hotstamp_layout::ffi::{self, PyThreadState};
+use hotstamp_layout::refs::StackRef;
+
+use crate::Frame;
+
 macro_rules! reasons {
     ($($(#[doc = $doc:literal])* $name:ident = $text:literal,)*) => {
         /// A named reason for leaving compiled code (an exit) or for not compiling (a refusal).
@@ -42,6 +47,10 @@ reasons! {
     CodeCapReached = "code_cap_reached",
     /// Refused: opted out by the program.
     OptedOut = "opted_out",
+    /// Refused: the code already runs with too many different globals.
+    TooManyGlobals = "too_many_globals",
+    /// Refused: the compiler failed on it, which is a defect of hotstamp.
+    InternalError = "internal_error",
     /// The native stack is nearly used up: the call runs in the interpreter.
     NativeStackLow = "native_stack_low",
 }
@@ -54,4 +63,33 @@ pub fn count(reason: ExitReason) {
 /// Reasons with their counts, those that never happened included.
 pub fn counts() -> impl Iterator<Item = (ExitReason, u64)> {
     ExitReason::ALL.iter().map(|&reason| (reason, COUNTS[reason as usize].load(Ordering::Relaxed)))
+}
+
+/// Hands the running frame to the interpreter, which finishes it. Returns the result as `StackRef` bits, or 0 with an exception set.
+///
+/// # Safety
+/// `frame` is the running frame on top of the data stack; `instr_ptr` is the next instruction to execute, `stackpointer` and the slots below it are valid. The frame is consumed.
+pub unsafe extern "C" fn leave_to_interpreter(frame: *mut Frame, tstate: *mut PyThreadState, reason: usize) -> usize {
+    COUNTS[reason.min(ExitReason::ALL.len() - 1)].fetch_add(1, Ordering::Relaxed);
+    // SAFETY: see above. The interpreter may overwrite locals that operand-stack entries borrow from in ways the compiled code did not, so borrowed
+    // entries become owned first. It links the frame and enters the recursion itself.
+    unsafe {
+        make_operands_owned(frame);
+        (*tstate).current_frame = (*frame).previous;
+        (*tstate).py_recursion_remaining += 1;
+        let result = ffi::_PyEval_EvalFrameDefault(tstate, frame, 0);
+        if result.is_null() { 0 } else { StackRef::from_steal(result).bits }
+    }
+}
+
+/// Turns borrowed operand-stack entries into owned ones.
+unsafe fn make_operands_owned(frame: *mut Frame) {
+    // SAFETY: the slots between the stack base and `stackpointer` are valid.
+    unsafe {
+        let mut slot = hotstamp_layout::refs::frame_stack_base(frame);
+        while slot < (*frame).stackpointer.cast::<StackRef>() {
+            slot.write(slot.read().make_heap_safe());
+            slot = slot.add(1);
+        }
+    }
 }

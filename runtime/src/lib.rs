@@ -2,11 +2,19 @@
 //!
 //! Both tiers import this crate; it imports neither. ARCHITECTURE.md describes the contracts.
 
+pub mod bind;
 pub mod code_data;
 pub mod code_memory;
+pub mod entry;
 pub mod exits;
+pub mod frame_stack;
 pub mod helpers;
+pub mod hooks;
+pub mod leave;
+pub mod registry;
 pub mod site;
+pub mod stats;
+pub mod unwind;
 
 /// CPython's interpreter frame.
 pub type Frame = hotstamp_layout::ffi::_PyInterpreterFrame;

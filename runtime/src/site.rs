@@ -13,6 +13,11 @@ use crate::Frame;
 #[repr(transparent)]
 pub struct CodePtr(pub *const u8);
 
+// SAFETY: an address of code, which any thread may hold; reading through it is unsafe by itself.
+unsafe impl Send for CodePtr {}
+// SAFETY: as above.
+unsafe impl Sync for CodePtr {}
+
 /// A helper that works on the frame's operand stack. See ARCHITECTURE.md, "Helpers".
 pub type MemoryHelper = unsafe extern "C" fn(*mut Site, *mut Frame, *mut PyThreadState) -> isize;
 
@@ -36,8 +41,12 @@ pub struct Site {
     pub instr: *mut _Py_CODEUNIT,
     /// The Rust helper behind the stub: a `MemoryHelper` or a `RegisterHelper`, as `target` expects.
     pub helper: *const (),
-    /// Byte offset from the frame to the `stackpointer` that holds while the helper runs.
-    pub stack_offset: u32,
+    /// Words from the frame to the `stackpointer` that holds while the helper runs.
+    pub stack_words: u16,
+    /// Code units from `instr` to the next instruction.
+    pub next_units: u8,
+    /// Bits of `SITE_*`.
+    pub flags: u8,
     /// The instruction's full argument.
     pub oparg: u32,
 }
@@ -49,6 +58,9 @@ pub struct Payload {
     /// Four words; each cache kind documents its use.
     pub words: [u64; 4],
 }
+
+/// `Site::flags`: the next instruction begins a line, so handing the frame over in front of it would lose its LINE event.
+pub const SITE_NEXT_BEGINS_LINE: u8 = 1;
 
 impl Site {
     /// Bytes of a site without feedback.

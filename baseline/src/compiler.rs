@@ -1,0 +1,371 @@
+//! One pass over a code object's bytecode: the driver, and what templates use of it.
+//!
+//! Templates (`templates/`) are methods of `Compiler`, one `emit_<opcode>` each. The driver decodes, keeps the virtual stack right at block
+//! boundaries, places sites, and assembles cold code behind the function's end.
+
+use hotstamp_layout::ffi::{self, PyCodeObject, PyObject};
+use hotstamp_layout::opcode::Opcode;
+use hotstamp_layout::refs;
+use hotstamp_runtime::code_data::{CodeData, HandlerEntry};
+use hotstamp_runtime::exits::ExitReason;
+use hotstamp_runtime::helpers;
+use hotstamp_runtime::site::{CodePtr, SITE_NEXT_BEGINS_LINE, Site};
+
+use crate::bytecode::{Bytecode, Instruction};
+use crate::error::CompileError;
+use crate::masm::{Label, MacroAssembler, Reg};
+use crate::stubs::Stubs;
+use crate::vstack::VirtualStack;
+
+/// A site as it will be written into the function's data.
+#[derive(Debug)]
+pub(crate) struct SitePlan {
+    target: CodePtr,
+    instr_offset: u32,
+    helper: *const (),
+    stack_words: u16,
+    next_units: u8,
+    flags: u8,
+    oparg: u32,
+    byte_offset: u32,
+    payload: bool,
+}
+
+/// Names a planned site; its address is `Data + offset`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SiteRef {
+    byte_offset: u32,
+}
+
+/// Code that stands behind the function's end.
+#[derive(Debug)]
+pub(crate) enum Cold {
+    /// The object in `A1` died: free it, then go on at `back`.
+    Dealloc { from: Label, back: Label, site: SiteRef },
+    /// The eval breaker is set: poll, then go on at `back`.
+    Poll { from: Label, back: Label, site: SiteRef },
+    /// Call the site's stub, then go on at `back`.
+    Call { from: Label, back: Label, site: SiteRef },
+}
+
+/// What a finished compilation consists of.
+#[derive(Debug)]
+pub struct Output {
+    /// Machine code, body first.
+    pub code: Vec<u8>,
+    /// Offset of the body in `code` (the call stub is added by the installer).
+    pub handlers: Vec<HandlerEntry>,
+    pub(crate) sites: Vec<SitePlan>,
+    pub(crate) site_bytes: u32,
+    /// Instructions that the bytecode has.
+    pub instructions: usize,
+}
+
+/// Compiles one code object. See the module.
+pub struct Compiler<'a, M> {
+    pub(crate) m: M,
+    pub(crate) stubs: &'a Stubs,
+    pub(crate) code: *mut PyCodeObject,
+    pub(crate) bytecode: &'a Bytecode,
+    pub(crate) stack: VirtualStack,
+    pub(crate) cold: Vec<Cold>,
+    /// The instruction being compiled.
+    pub(crate) at: Instruction,
+    sites: Vec<SitePlan>,
+    site_bytes: u32,
+    labels: Vec<Option<Label>>,
+    depths: Vec<i16>,
+    handlers: Vec<HandlerEntry>,
+    reachable: bool,
+}
+
+const UNKNOWN: i16 = -1;
+
+impl<'a, M: MacroAssembler> Compiler<'a, M> {
+    /// Prepares compiling `code`, whose decoded bytecode is `bytecode`, for machine code at `address`.
+    pub fn new(address: CodePtr, stubs: &'a Stubs, code: *mut PyCodeObject, bytecode: &'a Bytecode) -> Self {
+        let mut m = M::new(address);
+        let units = bytecode.units;
+        let mut labels = vec![None; units + 1];
+        for (offset, label) in labels.iter_mut().enumerate() {
+            if bytecode.is_leader(offset as u32) {
+                *label = Some(m.new_label());
+            }
+        }
+        // SAFETY: a live code object.
+        let nlocalsplus = unsafe { refs::nlocalsplus(code) } as u32;
+        Compiler {
+            m,
+            stubs,
+            code,
+            bytecode,
+            stack: VirtualStack::new(nlocalsplus),
+            cold: Vec::new(),
+            at: Instruction::START,
+            sites: Vec::new(),
+            site_bytes: 0,
+            labels,
+            depths: vec![UNKNOWN; units + 1],
+            handlers: Vec::new(),
+            reachable: true,
+        }
+    }
+
+    /// Compiles the whole body.
+    ///
+    /// # Errors
+    /// Why the function has to stay interpreted.
+    pub fn compile(mut self) -> Result<Output, CompileError> {
+        for handler in &self.bytecode.handlers {
+            self.depths[handler.target as usize] = handler.entry_depth as i16;
+        }
+        self.depths[0] = 0;
+        self.emit_prologue();
+        for index in 0..self.bytecode.instructions.len() {
+            let instruction = self.bytecode.instructions[index];
+            self.begin_instruction(instruction)?;
+            if self.reachable {
+                self.emit(instruction)?;
+            }
+        }
+        if self.reachable {
+            return Err(CompileError::BadBytecode("control runs past the end"));
+        }
+        self.emit_cold();
+        for handler in &mut self.handlers {
+            handler.offset &= u32::MAX;
+        }
+        self.handlers.sort_by_key(|handler| handler.offset);
+        Ok(Output {
+            code: self.m.finish()?,
+            handlers: self.handlers,
+            sites: self.sites,
+            site_bytes: self.site_bytes,
+            instructions: self.bytecode.instructions.len(),
+        })
+    }
+
+    fn emit_prologue(&mut self) {
+        self.m.body_enter();
+        let stub = if self.bytecode.makes_cells_first { self.stubs.enter_before_cells } else { self.stubs.enter };
+        self.m.call_near(stub);
+    }
+
+    /// At a leader: joins what falls through with what jumps here.
+    fn begin_instruction(&mut self, instruction: Instruction) -> Result<(), CompileError> {
+        self.at = instruction;
+        let offset = instruction.start as usize;
+        let Some(label) = self.labels[offset] else {
+            return Ok(());
+        };
+        if self.reachable {
+            self.stack.flush(&mut self.m);
+            self.join(offset)?;
+        }
+        let depth = self.depths[offset];
+        self.reachable = depth != UNKNOWN;
+        self.stack.reset(depth.max(0) as usize);
+        if self.bytecode.is_handler(instruction.start) {
+            self.handlers.push(HandlerEntry { offset: instruction.start, code_offset: self.m.position() as u32 });
+        }
+        self.m.bind(label);
+        Ok(())
+    }
+
+    /// Records the stack depth with which control reaches an offset; all paths must agree.
+    fn join(&mut self, offset: usize) -> Result<(), CompileError> {
+        let depth = self.stack.depth() as i16;
+        match self.depths[offset] {
+            UNKNOWN => self.depths[offset] = depth,
+            known if known == depth => {}
+            _ => return Err(CompileError::BadBytecode("paths join with different stack depths")),
+        }
+        Ok(())
+    }
+
+    // ---- what templates use ----
+
+    /// The label of a jump target; the stack must be flushed, and is what the target starts with.
+    pub(crate) fn target(&mut self, offset: u32) -> Result<Label, CompileError> {
+        self.join(offset as usize)?;
+        self.labels[offset as usize].ok_or(CompileError::BadBytecode("jump into the middle of an instruction"))
+    }
+
+    /// Control does not go on to the next instruction.
+    pub(crate) fn end_block(&mut self) {
+        self.reachable = false;
+    }
+
+    /// Whether the next instruction can be reached by a jump (then it must not be fused with this one).
+    pub(crate) fn next_is_leader(&self) -> bool {
+        self.bytecode.is_leader(self.at.next)
+    }
+
+    /// Plans a site of this instruction whose helper sees the operand stack down to `depth` entries.
+    pub(crate) fn plan_site(&mut self, target: CodePtr, helper: *const (), depth: usize, payload: bool) -> SiteRef {
+        let byte_offset = (size_of::<CodeData>() as u32) + self.site_bytes;
+        self.site_bytes += if payload { Site::FULL_BYTES as u32 } else { Site::HEADER_BYTES as u32 };
+        let frame_words = refs::FRAME_SPECIALS_SIZE + self.nlocalsplus() + depth;
+        let begins_line = self.bytecode.begins_line(self.at.next);
+        self.sites.push(SitePlan {
+            target,
+            instr_offset: self.at.offset,
+            helper,
+            stack_words: frame_words as u16,
+            next_units: (self.at.next - self.at.offset) as u8,
+            flags: if begins_line { SITE_NEXT_BEGINS_LINE } else { 0 },
+            oparg: self.at.oparg,
+            byte_offset,
+            payload,
+        });
+        SiteRef { byte_offset }
+    }
+
+    /// Locals, cells and free variables.
+    pub(crate) fn nlocalsplus(&self) -> usize {
+        // SAFETY: a live code object.
+        unsafe { refs::nlocalsplus(self.code) }
+    }
+
+    /// A constant of the code object (borrowed).
+    pub(crate) fn constant(&self, index: u32) -> *mut PyObject {
+        // SAFETY: the bytecode compiler emits only indices inside of `co_consts`.
+        unsafe { refs::tuple_item((*self.code).co_consts, index as usize) }
+    }
+
+    /// `A3` = the site's address.
+    pub(crate) fn load_site(&mut self, site: SiteRef) {
+        self.m.lea(Reg::A3, Reg::Data.at(site.byte_offset as usize));
+    }
+
+    /// Calls the site's stub. The operand stack below the operands has been flushed.
+    pub(crate) fn call_site(&mut self, site: SiteRef) {
+        self.load_site(site);
+        self.m.call_mem(Reg::A3.at(0));
+    }
+
+    /// The whole operand stack goes to memory, the opcode's memory helper does the work, results are in memory.
+    pub(crate) fn emit_memory_helper(&mut self, stub: CodePtr) -> Result<(), CompileError> {
+        let opcode = self.at.opcode;
+        let Some((helper, _)) = helpers::memory_helper(opcode as u8) else {
+            return self.emit_leave(ExitReason::UnsupportedOpcode);
+        };
+        self.stack.flush(&mut self.m);
+        let site = self.plan_site(stub, helper as *const (), self.stack.depth(), false);
+        self.call_site(site);
+        self.apply_stack_effect()
+    }
+
+    /// Replaces the opcode's inputs by its outputs, all in memory.
+    pub(crate) fn apply_stack_effect(&mut self) -> Result<(), CompileError> {
+        let (opcode, oparg) = (self.at.opcode, self.at.oparg);
+        let (Some(popped), Some(pushed)) = (opcode.popped(oparg), opcode.pushed(oparg)) else {
+            return Err(CompileError::BadBytecode("instruction without a stack effect"));
+        };
+        if popped as usize > self.stack.depth() {
+            return Err(CompileError::BadBytecode("operand stack underflow"));
+        }
+        self.stack.drop_top(popped as usize);
+        for _ in 0..pushed {
+            self.stack.push(crate::vstack::Entry::Memory);
+        }
+        Ok(())
+    }
+
+    /// Leaves to the interpreter at this instruction, for good.
+    pub(crate) fn emit_leave(&mut self, reason: ExitReason) -> Result<(), CompileError> {
+        self.stack.flush(&mut self.m);
+        let site = self.plan_site(self.stubs.leave_at, std::ptr::null(), self.stack.depth(), false);
+        self.load_site(site);
+        self.m.mov_imm(Reg::A2, reason as u64);
+        let stub = self.stubs.leave_at;
+        self.m.jump_near(stub);
+        self.end_block();
+        Ok(())
+    }
+
+    /// Releases the `StackRef` in `A1`. Destructors may run; the operand stack has `depth` entries then.
+    pub(crate) fn emit_close(&mut self, depth: usize) {
+        let back = self.m.new_label();
+        let from = self.m.new_label();
+        let site = self.plan_site(self.stubs.dealloc, std::ptr::null(), depth, false);
+        self.m.branch_bits_set(Reg::A1, crate::stubs::BORROWED as u32, back);
+        self.m.dec32_mem_branch_zero(Reg::A1.at(0), from);
+        self.m.bind(back);
+        self.cold.push(Cold::Dealloc { from, back, site });
+    }
+
+    fn emit_cold(&mut self) {
+        for cold in std::mem::take(&mut self.cold) {
+            match cold {
+                Cold::Dealloc { from, back, site } => {
+                    self.m.bind(from);
+                    self.load_site(site);
+                    let stub = self.stubs.dealloc;
+                    self.m.call_near(stub);
+                    self.m.jump(back);
+                }
+                Cold::Poll { from, back, site } => {
+                    self.m.bind(from);
+                    self.load_site(site);
+                    let stub = self.stubs.poll;
+                    self.m.call_near(stub);
+                    self.m.jump(back);
+                }
+                Cold::Call { from, back, site } => {
+                    self.m.bind(from);
+                    self.call_site(site);
+                    self.m.jump(back);
+                }
+            }
+        }
+    }
+}
+
+impl Output {
+    /// Writes the planned sites behind the header of `data`.
+    ///
+    /// # Safety
+    /// `data` has room for `site_bytes` behind its header; its `code_start` is set.
+    pub(crate) unsafe fn write_sites(&self, data: *mut CodeData) {
+        for plan in &self.sites {
+            // SAFETY: offsets were handed out within `site_bytes`, 8-byte aligned.
+            unsafe {
+                let site = data.cast::<u8>().add(plan.byte_offset as usize).cast::<Site>();
+                site.write(Site {
+                    target: plan.target,
+                    instr: (*data).code_start.add(plan.instr_offset as usize),
+                    helper: plan.helper,
+                    stack_words: plan.stack_words,
+                    next_units: plan.next_units,
+                    flags: plan.flags,
+                    oparg: plan.oparg,
+                });
+                if plan.payload {
+                    Site::payload(site).write_bytes(0, 1);
+                }
+            }
+        }
+    }
+}
+
+/// Whether a code object is of a kind that is compiled at all.
+///
+/// # Safety
+/// `code` is a code object.
+pub unsafe fn check_supported(code: *mut PyCodeObject) -> Result<(), CompileError> {
+    // SAFETY: see above.
+    let (flags, frame_words) = unsafe { ((*code).co_flags as u32, (*code).co_framesize as usize) };
+    if flags & (ffi::CO_GENERATOR | ffi::CO_COROUTINE | ffi::CO_ASYNC_GENERATOR) != 0 {
+        return Err(CompileError::Generator);
+    }
+    if frame_words > usize::from(u16::MAX) {
+        return Err(CompileError::TooLarge);
+    }
+    Ok(())
+}
+
+/// Marks an opcode's helper address for sites that take register helpers.
+pub(crate) fn register_helper(opcode: Opcode) -> Option<*const ()> {
+    helpers::register_helper(opcode as u8).map(|(helper, _)| helper as *const ())
+}

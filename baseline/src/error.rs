@@ -1,0 +1,38 @@
+//! Why a function could not be stamped.
+
+use hotstamp_runtime::code_memory::CodeMemoryError;
+use hotstamp_runtime::exits::ExitReason;
+
+use crate::masm::AssembleError;
+
+/// See the module. Each maps to the reason that statistics show.
+#[derive(Debug, thiserror::Error)]
+pub enum CompileError {
+    /// Generators, coroutines and async generators.
+    #[error("generators and coroutines stay interpreted")]
+    Generator,
+    /// More instructions, locals or stack than the tables carry.
+    #[error("the function is too large to be stamped")]
+    TooLarge,
+    /// Bytecode that CPython's compiler does not make.
+    #[error("unexpected bytecode: {0}")]
+    BadBytecode(&'static str),
+    /// Branches out of reach.
+    #[error(transparent)]
+    Assemble(#[from] AssembleError),
+    /// No code memory.
+    #[error(transparent)]
+    Memory(#[from] CodeMemoryError),
+}
+
+impl CompileError {
+    /// The reason under which the refusal is counted.
+    pub fn reason(&self) -> ExitReason {
+        match self {
+            CompileError::Generator => ExitReason::Generator,
+            CompileError::TooLarge | CompileError::Assemble(_) => ExitReason::TooLarge,
+            CompileError::BadBytecode(_) => ExitReason::BadBytecode,
+            CompileError::Memory(_) => ExitReason::CodeCapReached,
+        }
+    }
+}

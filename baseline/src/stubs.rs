@@ -1,0 +1,601 @@
+//! The shared stubs: machine code that every body calls, assembled once at start-up.
+//!
+//! A site's stub runs on the body's native frame. It either returns to the site, or leaves the body for good: on an error it goes to
+//! the shared error path, and when an assumption broke it hands the frame to the interpreter.
+
+use std::mem::offset_of;
+
+use hotstamp_layout::ffi::{self, _PyInterpreterFrame as Frame, PyThreadState};
+use hotstamp_runtime::code_data::CodeData;
+use hotstamp_runtime::site::{CodePtr, Site};
+use hotstamp_runtime::unwind::Continuation;
+use hotstamp_runtime::{entry, exits, leave, unwind};
+
+use crate::masm::{Alu, AssembleError, Cond, Label, MacroAssembler, Mem, Reg};
+
+/// Bytes from a frame to its first local.
+pub const LOCALS: usize = offset_of!(Frame, localsplus);
+
+/// Bit of `PyStackRef`s that own nothing.
+pub const BORROWED: i32 = 1;
+
+/// Bits of the null `StackRef`.
+pub const NULL_BITS: i32 = 1;
+
+macro_rules! stub_table {
+    ($($(#[doc = $doc:literal])* $name:ident,)*) => {
+        /// Addresses of the shared stubs.
+        #[derive(Clone, Copy, Debug)]
+        pub struct Stubs { $($(#[doc = $doc])* pub $name: CodePtr,)* }
+
+        impl Stubs {
+            /// Names and addresses, for disassembly and profilers.
+            pub fn named(&self) -> Vec<(&'static str, CodePtr)> {
+                vec![$((stringify!($name), self.$name),)*]
+            }
+
+            /// Assembles all stubs for the address at which the code will be published.
+            pub fn assemble<M: MacroAssembler>(address: CodePtr) -> Result<(Vec<u8>, Stubs), AssembleError> {
+                let mut builder = Builder::<M>::new(address);
+                $(builder.masm.align(); let $name = CodePtr(address.0.wrapping_add(builder.masm.position())); builder.$name();)*
+                let code = builder.finish()?;
+                Ok((code, Stubs { $($name,)* }))
+            }
+        }
+    };
+}
+
+stub_table! {
+    /// From Rust into a body.
+    trampoline,
+    /// Prologue: links the frame, checks recursion and native stack, polls.
+    enter,
+    /// Prologue of code that makes cells first: as `enter` without the poll, which its RESUME does.
+    enter_before_cells,
+    /// Error path: an exception is set, `A3` is the site that raised (or 0), native stack at body level.
+    error,
+    /// As `error`, for an exception that goes on without a new traceback entry.
+    reraise,
+    /// Calls a memory helper.
+    memory,
+    /// Calls a memory helper that may have run Python for long: polls afterwards.
+    memory_polled,
+    /// Calls a memory helper that pushes one value, polls, and gives the value in `Acc` instead.
+    memory_value_polled,
+    /// Calls a register helper that gives a value.
+    register,
+    /// Calls a register helper that gives a value, and polls afterwards.
+    register_polled,
+    /// Calls a register helper that gives nothing.
+    register_void,
+    /// Returns `Acc` from the body: clears and pops the frame. `A3` is the site.
+    return_value,
+    /// Frees the object in `A1`, whose reference count just became zero.
+    dealloc,
+    /// Polls the eval breaker at an instruction (RESUME, back edges).
+    poll,
+    /// Leaves to the interpreter at the site's instruction; `A2` is the reason.
+    leave_at,
+    /// Calls a compiled Python function without self.
+    call_function,
+    /// Calls a compiled Python function with self (bound methods, method calls).
+    call_method,
+}
+
+/// What is shared by the stubs while they are assembled.
+pub(crate) struct Builder<M> {
+    pub(crate) masm: M,
+    error: Label,
+    reraise: Label,
+    leave_after_value: Label,
+    leave_after_void: Label,
+}
+
+/// Field of the thread state.
+pub(crate) fn tstate(field: usize) -> Mem {
+    Reg::Tstate.at(field)
+}
+
+impl<M: MacroAssembler> Builder<M> {
+    fn new(address: CodePtr) -> Self {
+        let mut masm = M::new(address);
+        let (error, reraise) = (masm.new_label(), masm.new_label());
+        let (leave_after_value, leave_after_void) = (masm.new_label(), masm.new_label());
+        Builder { masm, error, reraise, leave_after_value, leave_after_void }
+    }
+
+    fn finish(mut self) -> Result<Vec<u8>, AssembleError> {
+        self.leave_tails();
+        self.masm.finish()
+    }
+
+    fn trampoline(&mut self) {
+        self.masm.trampoline();
+    }
+
+    fn enter(&mut self) {
+        self.prologue(true);
+    }
+
+    fn enter_before_cells(&mut self) {
+        self.prologue(false);
+    }
+
+    /// The frame's creator has set `previous`. The order is the interpreter's: recursion first, then events.
+    fn prologue(&mut self, poll: bool) {
+        let m = &mut self.masm;
+        let slow = m.new_label();
+        m.store(tstate(offset_of!(PyThreadState, current_frame)), Reg::Frame);
+        m.add32_mem(tstate(offset_of!(PyThreadState, py_recursion_remaining)), -1);
+        m.branch_mem32_imm(Cond::Lt, tstate(offset_of!(PyThreadState, py_recursion_remaining)), 0, slow);
+        m.branch_stack_below_mem(tstate(offset_of!(ffi::_PyThreadStateImpl, c_stack_soft_limit)), slow);
+        if poll {
+            m.load(Reg::T0, tstate(offset_of!(PyThreadState, eval_breaker)));
+            m.load(Reg::T1, Reg::Data.at(offset_of!(CodeData, version)));
+            m.branch_cmp_mem(Cond::Ne, Reg::T0, Reg::T1.at(0), slow);
+        }
+        m.branch_mem32_imm(Cond::Ne, Reg::Data.at(offset_of!(CodeData, leave)), 0, slow);
+        m.ret();
+
+        m.bind(slow);
+        m.mov_imm(Reg::A3, 0);
+        m.stub_enter();
+        let (proceed, failed, raised) = (m.new_label(), m.new_label(), m.new_label());
+        m.mov(Reg::A0, Reg::Frame);
+        m.mov(Reg::A1, Reg::Tstate);
+        m.mov(Reg::A2, Reg::Data);
+        m.mov_imm(Reg::A3, u64::from(poll));
+        m.call_c(entry::enter_slow as *const ());
+        m.branch_cmp_imm(Cond::Eq, Reg::Acc, 0, proceed);
+        m.branch_cmp_imm(Cond::Eq, Reg::Acc, -1, failed);
+        m.branch_cmp_imm(Cond::Eq, Reg::Acc, -2, raised);
+        m.stub_abandon();
+        self.leave_after_poll();
+        let m = &mut self.masm;
+        m.bind(failed);
+        m.stub_abandon();
+        m.mov_imm(Reg::Acc, 0);
+        m.body_return();
+        m.bind(raised);
+        m.stub_abandon();
+        m.jump(self.error);
+        m.bind(proceed);
+        m.stub_exit();
+        m.ret();
+    }
+
+    /// At body level: leaves to the interpreter with what the frame says, and returns its result.
+    fn leave_after_poll(&mut self) {
+        let m = &mut self.masm;
+        m.mov(Reg::A0, Reg::Frame);
+        m.mov(Reg::A1, Reg::Tstate);
+        m.mov(Reg::A2, Reg::Data);
+        m.call_c(entry::leave_after_poll as *const ());
+        m.body_return();
+    }
+
+    fn error(&mut self) {
+        let label = self.error;
+        self.masm.bind(label);
+        self.handle_exception(0);
+    }
+
+    fn reraise(&mut self) {
+        let label = self.reraise;
+        self.masm.bind(label);
+        self.handle_exception(1);
+    }
+
+    fn handle_exception(&mut self, reraised: u64) {
+        let m = &mut self.masm;
+        let returns = m.new_label();
+        // Room for a `Continuation` on the native stack: two words, filled by the callee.
+        m.push_pair(Reg::T0, Reg::T1);
+        m.mov(Reg::A0, Reg::Frame);
+        m.mov(Reg::A1, Reg::Tstate);
+        m.mov(Reg::A2, Reg::Data);
+        m.mov_imm(Reg::A4, reraised);
+        m.native_stack_pointer(Reg::A5);
+        m.call_c(unwind::handle_exception as *const ());
+        // `push_pair` stores its second register at the lower address: `resume`, then `result`.
+        const { assert!(offset_of!(Continuation, resume) == 0 && offset_of!(Continuation, result) == 8) };
+        m.pop_pair(Reg::Acc, Reg::T1);
+        m.branch_cmp_imm(Cond::Eq, Reg::T1, 0, returns);
+        m.jump_reg(Reg::T1);
+        m.bind(returns);
+        m.body_return();
+    }
+
+    /// Stores what anybody who looks at the frame needs: the instruction and the operand stack's end. Uses T0.
+    fn publish_site(&mut self) {
+        let m = &mut self.masm;
+        m.load(Reg::T0, Reg::A3.at(offset_of!(Site, instr)));
+        m.store(Reg::Frame.at(offset_of!(Frame, instr_ptr)), Reg::T0);
+        m.load16(Reg::T0, Reg::A3.at(offset_of!(Site, stack_words)));
+        m.lea_indexed(Reg::T0, Reg::Frame, Reg::T0, 0);
+        m.store(Reg::Frame.at(offset_of!(Frame, stackpointer)), Reg::T0);
+    }
+
+    /// Branches to `stale` if the instrumentation version changed. Uses T0, T1.
+    fn branch_if_stale(&mut self, stale: Label) {
+        let m = &mut self.masm;
+        m.load(Reg::T0, tstate(offset_of!(PyThreadState, eval_breaker)));
+        m.load(Reg::T1, Reg::Data.at(offset_of!(CodeData, version)));
+        m.load(Reg::T1, Reg::T1.at(0));
+        m.alu(Alu::Xor, Reg::T0, Reg::T1);
+        m.shift_imm(crate::masm::Shift::RightLogical, Reg::T0, 8);
+        m.branch_cmp_imm(Cond::Ne, Reg::T0, 0, stale);
+        m.branch_mem32_imm(Cond::Ne, Reg::Data.at(offset_of!(CodeData, leave)), 0, stale);
+    }
+
+    /// Branches to `events` if anything is pending or the instrumentation version changed. Uses T0, T1.
+    fn branch_if_breaker(&mut self, events: Label) {
+        let m = &mut self.masm;
+        m.load(Reg::T0, tstate(offset_of!(PyThreadState, eval_breaker)));
+        m.load(Reg::T1, Reg::Data.at(offset_of!(CodeData, version)));
+        m.branch_cmp_mem(Cond::Ne, Reg::T0, Reg::T1.at(0), events);
+        m.branch_mem32_imm(Cond::Ne, Reg::Data.at(offset_of!(CodeData, leave)), 0, events);
+    }
+
+    fn memory(&mut self) {
+        self.memory_call(false);
+    }
+
+    fn memory_polled(&mut self) {
+        self.memory_call(true);
+    }
+
+    fn memory_value_polled(&mut self) {
+        self.memory_call_value();
+    }
+
+    fn memory_call_value(&mut self) {
+        self.publish_site();
+        let m = &mut self.masm;
+        let (failed, changed) = (m.new_label(), m.new_label());
+        m.stub_enter();
+        m.mov(Reg::A0, Reg::A3);
+        m.mov(Reg::A1, Reg::Frame);
+        m.mov(Reg::A2, Reg::Tstate);
+        m.call_mem(Reg::A3.at(offset_of!(Site, helper)));
+        m.branch_cmp_imm(Cond::Lt, Reg::Acc, 0, failed);
+        m.load(Reg::T0, Reg::Frame.at(offset_of!(Frame, stackpointer)));
+        m.alu_imm(Alu::Sub, Reg::T0, 8);
+        m.load(Reg::Acc, Reg::T0.at(0));
+        m.store(Reg::Frame.at(offset_of!(Frame, stackpointer)), Reg::T0);
+        self.branch_if_breaker(changed);
+        let m = &mut self.masm;
+        m.stub_exit();
+        m.ret();
+        m.bind(failed);
+        m.stub_abandon();
+        m.jump(self.error);
+        m.bind(changed);
+        m.jump(self.leave_after_value);
+    }
+
+    fn memory_call(&mut self, poll: bool) {
+        self.publish_site();
+        let m = &mut self.masm;
+        let (failed, changed) = (m.new_label(), m.new_label());
+        m.stub_enter();
+        m.mov(Reg::A0, Reg::A3);
+        m.mov(Reg::A1, Reg::Frame);
+        m.mov(Reg::A2, Reg::Tstate);
+        m.call_mem(Reg::A3.at(offset_of!(Site, helper)));
+        m.branch_cmp_imm(Cond::Lt, Reg::Acc, 0, failed);
+        if poll {
+            self.branch_if_breaker(changed);
+        } else {
+            self.branch_if_stale(changed);
+        }
+        let m = &mut self.masm;
+        m.stub_exit();
+        m.ret();
+        m.bind(failed);
+        let reraised = m.new_label();
+        m.stub_abandon();
+        m.branch_cmp_imm(Cond::Eq, Reg::Acc, -2, reraised);
+        m.jump(self.error);
+        m.bind(reraised);
+        m.jump(self.reraise);
+        m.bind(changed);
+        m.jump(self.leave_after_void);
+    }
+
+    fn register(&mut self) {
+        self.register_call(true, false);
+    }
+
+    fn register_polled(&mut self) {
+        self.register_call(true, true);
+    }
+
+    fn register_void(&mut self) {
+        self.register_call(false, false);
+    }
+
+    /// Operands in Acc, A1, A2.
+    fn register_call(&mut self, value: bool, poll: bool) {
+        self.publish_site();
+        let m = &mut self.masm;
+        let (failed, changed) = (m.new_label(), m.new_label());
+        m.stub_enter();
+        m.mov(Reg::A0, Reg::Acc);
+        m.mov(Reg::A4, Reg::Frame);
+        m.mov(Reg::A5, Reg::Tstate);
+        m.call_mem(Reg::A3.at(offset_of!(Site, helper)));
+        m.branch_cmp_imm(Cond::Eq, Reg::Acc, 0, failed);
+        if poll {
+            self.branch_if_breaker(changed);
+        } else {
+            self.branch_if_stale(changed);
+        }
+        let m = &mut self.masm;
+        m.stub_exit();
+        m.ret();
+        m.bind(failed);
+        m.stub_abandon();
+        m.jump(self.error);
+        m.bind(changed);
+        let target = if value { self.leave_after_value } else { self.leave_after_void };
+        m.jump(target);
+    }
+
+    /// Where stubs go when, after an operation, something was pending or changed: still inside `stub_enter`, `Acc` is the result.
+    fn leave_tails(&mut self) {
+        let (with_value, void) = (self.leave_after_value, self.leave_after_void);
+        for (label, value) in [(with_value, true), (void, false)] {
+            let m = &mut self.masm;
+            m.align();
+            m.bind(label);
+            let (stay, failed) = (m.new_label(), m.new_label());
+            m.stub_exit();
+            m.stub_enter();
+            m.push_pair(Reg::Acc, Reg::A3);
+            if value {
+                m.mov(Reg::A4, Reg::Acc);
+            } else {
+                m.mov_imm(Reg::A4, 0);
+            }
+            m.mov(Reg::A0, Reg::Frame);
+            m.mov(Reg::A1, Reg::Tstate);
+            m.mov(Reg::A2, Reg::Data);
+            m.call_c(leave::after_operation as *const ());
+            m.branch_cmp_imm(Cond::Eq, Reg::Acc, leave::STAY as i32, stay);
+            m.branch_cmp_imm(Cond::Eq, Reg::Acc, leave::RAISED as i32, failed);
+            m.pop_pair(Reg::T0, Reg::A3);
+            m.stub_abandon();
+            self.leave_after_poll();
+            let m = &mut self.masm;
+            m.bind(failed);
+            m.pop_pair(Reg::T0, Reg::A3);
+            m.stub_abandon();
+            m.jump(self.error);
+            m.bind(stay);
+            m.pop_pair(Reg::Acc, Reg::A3);
+            m.stub_exit();
+            m.ret();
+        }
+    }
+
+    /// Acc = value. Jumped to at body level.
+    fn return_value(&mut self) {
+        let m = &mut self.masm;
+        let (owned, slow, next, done) = (m.new_label(), m.new_label(), m.new_label(), m.new_label());
+        // The result leaves the frame it may be borrowed from: own it, unless it is immortal.
+        m.branch_bits_clear(Reg::Acc, BORROWED as u32, owned);
+        m.lea(Reg::T0, Reg::Acc.offset(-BORROWED));
+        m.branch_mem32_imm(Cond::Lt, Reg::T0.at(0), 0, owned);
+        m.add32_mem(Reg::T0.at(0), 1);
+        m.mov(Reg::Acc, Reg::T0);
+        m.bind(owned);
+        m.add32_mem(tstate(offset_of!(PyThreadState, py_recursion_remaining)), 1);
+        m.load(Reg::T0, Reg::Frame.at(offset_of!(Frame, previous)));
+        m.store(tstate(offset_of!(PyThreadState, current_frame)), Reg::T0);
+        // A frame object takes the frame over, and class bodies own their namespace: both are rare.
+        m.branch_mem_imm(Cond::Ne, Reg::Frame.at(offset_of!(Frame, frame_obj)), 0, slow);
+        m.branch_mem_imm(Cond::Ne, Reg::Frame.at(offset_of!(Frame, f_locals)), 0, slow);
+        m.load32(Reg::T1, Reg::Data.at(offset_of!(CodeData, nlocalsplus)));
+        // Locals are released from the last to the first, as the interpreter does; destructors may run.
+        m.bind(next);
+        m.alu_imm(Alu::Sub, Reg::T1, 1);
+        m.branch_cmp_imm(Cond::Lt, Reg::T1, 0, done);
+        m.load_indexed(Reg::T2, Reg::Frame, Reg::T1, LOCALS as i32);
+        m.branch_bits_set(Reg::T2, BORROWED as u32, next);
+        let free_local = m.new_label();
+        m.dec32_mem_branch_zero(Reg::T2.at(0), free_local);
+        m.jump(next);
+
+        m.bind(free_local);
+        m.push_pair(Reg::Acc, Reg::T1);
+        m.mov(Reg::A0, Reg::T2);
+        m.call_c(ffi::_Py_Dealloc as *const ());
+        m.pop_pair(Reg::Acc, Reg::T1);
+        m.jump(next);
+
+        m.bind(done);
+        for field in [offset_of!(Frame, f_funcobj), offset_of!(Frame, f_executable)] {
+            let (kept, free) = (m.new_label(), m.new_label());
+            m.load(Reg::T2, Reg::Frame.at(field));
+            m.branch_bits_set(Reg::T2, BORROWED as u32, kept);
+            m.dec32_mem_branch_zero(Reg::T2.at(0), free);
+            m.jump(kept);
+            m.bind(free);
+            m.push_pair(Reg::Acc, Reg::T1);
+            m.mov(Reg::A0, Reg::T2);
+            m.call_c(ffi::_Py_Dealloc as *const ());
+            m.pop_pair(Reg::Acc, Reg::T1);
+            m.bind(kept);
+        }
+        // The first frame of a data stack chunk takes the chunk with it.
+        let pop_chunk = m.new_label();
+        m.load(Reg::T0, tstate(offset_of!(PyThreadState, datastack_chunk)));
+        m.lea(Reg::T0, Reg::T0.at(offset_of!(ffi::_PyStackChunk, data)));
+        m.branch_cmp(Cond::Eq, Reg::T0, Reg::Frame, pop_chunk);
+        m.store(tstate(offset_of!(PyThreadState, datastack_top)), Reg::Frame);
+        m.body_return();
+
+        m.bind(pop_chunk);
+        m.push_pair(Reg::Acc, Reg::T1);
+        m.mov(Reg::A1, Reg::Frame);
+        m.mov(Reg::A0, Reg::Tstate);
+        m.call_c(ffi::_PyThreadState_PopFrame as *const ());
+        m.pop_pair(Reg::Acc, Reg::T1);
+        m.body_return();
+
+        m.bind(slow);
+        m.push_pair(Reg::Acc, Reg::T1);
+        self.publish_site();
+        let m = &mut self.masm;
+        m.mov(Reg::A1, Reg::Frame);
+        m.mov(Reg::A0, Reg::Tstate);
+        m.call_c(ffi::_PyEval_FrameClearAndPop as *const ());
+        m.pop_pair(Reg::Acc, Reg::T1);
+        m.body_return();
+    }
+
+    fn dealloc(&mut self) {
+        self.publish_site();
+        let m = &mut self.masm;
+        m.stub_enter();
+        m.mov(Reg::A0, Reg::A1);
+        m.call_c(ffi::_Py_Dealloc as *const ());
+        m.stub_exit();
+        m.ret();
+    }
+
+    fn poll(&mut self) {
+        self.publish_site();
+        let m = &mut self.masm;
+        let (proceed, raised) = (m.new_label(), m.new_label());
+        m.stub_enter();
+        m.mov(Reg::A0, Reg::Frame);
+        m.mov(Reg::A1, Reg::Tstate);
+        m.mov(Reg::A2, Reg::Data);
+        m.call_c(entry::poll as *const ());
+        m.branch_cmp_imm(Cond::Eq, Reg::Acc, 0, proceed);
+        m.branch_cmp_imm(Cond::Eq, Reg::Acc, -2, raised);
+        m.stub_abandon();
+        self.leave_after_poll();
+        let m = &mut self.masm;
+        m.bind(raised);
+        m.stub_abandon();
+        m.jump(self.error);
+        m.bind(proceed);
+        m.stub_exit();
+        m.ret();
+    }
+
+    fn leave_at(&mut self) {
+        self.publish_site();
+        let m = &mut self.masm;
+        m.mov(Reg::A0, Reg::Frame);
+        m.mov(Reg::A1, Reg::Tstate);
+        m.call_c(exits::leave_to_interpreter as *const ());
+        m.body_return();
+    }
+
+    fn call_function(&mut self) {
+        self.call_compiled(false);
+    }
+
+    fn call_method(&mut self) {
+        self.call_compiled(true);
+    }
+
+    /// A call site whose callee was a compiled function with fitting arguments. The operand stack holds callable, self or null, and arguments.
+    /// Payload: word 0 the callee's stub, word 1 its data.
+    fn call_compiled(&mut self, with_self: bool) {
+        const PAYLOAD: usize = size_of::<Site>();
+        let m = &mut self.masm;
+        let miss = m.new_label();
+        // T2 = address of the callable's slot.
+        m.load16(Reg::T0, Reg::A3.at(offset_of!(Site, stack_words)));
+        m.lea_indexed(Reg::T0, Reg::Frame, Reg::T0, 0);
+        m.load32(Reg::T1, Reg::A3.at(offset_of!(Site, oparg)));
+        m.mov(Reg::T2, Reg::T1);
+        m.shift_imm(crate::masm::Shift::Left, Reg::T2, 3);
+        m.alu(Alu::Sub, Reg::T0, Reg::T2);
+        m.lea(Reg::T2, Reg::T0.offset(-16));
+        m.load(Reg::A1, Reg::T2.at(0));
+        m.mov(Reg::A2, Reg::A1);
+        m.alu_imm(Alu::And, Reg::A2, !BORROWED);
+        // Only functions have a stub of ours in this place: an object of another kind is told by its type.
+        m.load(Reg::T0, Reg::A2.at(offset_of!(ffi::PyObject, ob_type)));
+        m.mov_imm(Reg::T3, (&raw const ffi::PyFunction_Type) as u64);
+        m.branch_cmp(Cond::Ne, Reg::T0, Reg::T3, miss);
+        m.load(Reg::T0, Reg::A2.at(offset_of!(ffi::PyFunctionObject, vectorcall)));
+        m.branch_cmp_mem(Cond::Ne, Reg::T0, Reg::A3.at(PAYLOAD), miss);
+        let cond = if with_self { Cond::Eq } else { Cond::Ne };
+        m.branch_mem_imm(cond, Reg::T2.at(8), NULL_BITS, miss);
+        m.load(Reg::A5, Reg::A3.at(PAYLOAD + 8));
+        // Room on the data stack: T3 = the new frame, T4 = its end.
+        m.load(Reg::T3, tstate(offset_of!(PyThreadState, datastack_top)));
+        m.load32(Reg::T4, Reg::A5.at(offset_of!(CodeData, frame_words)));
+        m.lea_indexed(Reg::T4, Reg::T3, Reg::T4, 0);
+        m.branch_cmp_mem(Cond::AboveEq, Reg::T4, tstate(offset_of!(PyThreadState, datastack_limit)), miss);
+        m.store(tstate(offset_of!(PyThreadState, datastack_top)), Reg::T4);
+        // The caller: its arguments move away.
+        m.load(Reg::T0, Reg::A3.at(offset_of!(Site, instr)));
+        m.store(Reg::Frame.at(offset_of!(Frame, instr_ptr)), Reg::T0);
+        m.store(Reg::Frame.at(offset_of!(Frame, stackpointer)), Reg::T2);
+        // The callee's frame.
+        m.load(Reg::T0, Reg::A5.at(offset_of!(CodeData, code)));
+        m.store(Reg::T3.at(offset_of!(Frame, f_executable)), Reg::T0);
+        m.add32_mem(Reg::T0.at(0), 1);
+        m.store(Reg::T3.at(offset_of!(Frame, previous)), Reg::Frame);
+        m.store(Reg::T3.at(offset_of!(Frame, f_funcobj)), Reg::A1);
+        m.load(Reg::T0, Reg::A5.at(offset_of!(CodeData, globals)));
+        m.store(Reg::T3.at(offset_of!(Frame, f_globals)), Reg::T0);
+        m.load(Reg::T0, Reg::A5.at(offset_of!(CodeData, builtins)));
+        m.store(Reg::T3.at(offset_of!(Frame, f_builtins)), Reg::T0);
+        m.store_imm(Reg::T3.at(offset_of!(Frame, f_locals)), 0);
+        m.store_imm(Reg::T3.at(offset_of!(Frame, frame_obj)), 0);
+        m.load(Reg::T0, Reg::A5.at(offset_of!(CodeData, code_start)));
+        m.store(Reg::T3.at(offset_of!(Frame, instr_ptr)), Reg::T0);
+        // return_offset, owner (FRAME_OWNED_BY_THREAD) and visited are all zero.
+        const { assert!(ffi::FRAME_OWNED_BY_THREAD == 0) };
+        m.store32_imm(Reg::T3.at(offset_of!(Frame, return_offset)), 0);
+        m.load32(Reg::T4, Reg::A5.at(offset_of!(CodeData, nlocalsplus)));
+        m.lea_indexed(Reg::T0, Reg::T3, Reg::T4, LOCALS as i32);
+        m.store(Reg::T3.at(offset_of!(Frame, stackpointer)), Reg::T0);
+        // Locals that are no arguments become null (T4 counts down), then the arguments are moved (T1 counts down).
+        if with_self {
+            m.alu_imm(Alu::Add, Reg::T1, 1);
+        }
+        let (clear, cleared, copy, copied) = (m.new_label(), m.new_label(), m.new_label(), m.new_label());
+        m.mov_imm(Reg::T0, NULL_BITS as u64);
+        m.bind(clear);
+        m.branch_cmp(Cond::Le, Reg::T4, Reg::T1, cleared);
+        m.alu_imm(Alu::Sub, Reg::T4, 1);
+        m.store_indexed(Reg::T3, Reg::T4, LOCALS as i32, Reg::T0);
+        m.jump(clear);
+        m.bind(cleared);
+        let first = if with_self { 8 } else { 16 };
+        m.bind(copy);
+        m.alu_imm(Alu::Sub, Reg::T1, 1);
+        m.branch_cmp_imm(Cond::Lt, Reg::T1, 0, copied);
+        m.load_indexed(Reg::T0, Reg::T2, Reg::T1, first);
+        m.store_indexed(Reg::T3, Reg::T1, LOCALS as i32, Reg::T0);
+        m.jump(copy);
+        m.bind(copied);
+        m.stub_enter();
+        m.mov(Reg::A0, Reg::T3);
+        m.mov(Reg::A1, Reg::A5);
+        m.call_mem(Reg::A5.at(offset_of!(CodeData, entry)));
+        let (failed, changed) = (m.new_label(), m.new_label());
+        m.branch_cmp_imm(Cond::Eq, Reg::Acc, 0, failed);
+        self.branch_if_breaker(changed);
+        let m = &mut self.masm;
+        m.stub_exit();
+        m.ret();
+        m.bind(failed);
+        m.stub_abandon();
+        m.jump(self.error);
+        m.bind(changed);
+        m.jump(self.leave_after_value);
+        m.bind(miss);
+        self.memory_call_value();
+    }
+}

@@ -1,0 +1,102 @@
+//! Jumps, branches, polls and returns.
+
+use std::mem::offset_of;
+
+use hotstamp_layout::ffi::PyThreadState;
+use hotstamp_runtime::code_data::CodeData;
+
+use crate::compiler::{Cold, Compiler};
+use crate::error::CompileError;
+use crate::masm::{Cond, MacroAssembler, Reg};
+use crate::stubs::tstate;
+use crate::vstack::Entry;
+
+impl<M: MacroAssembler> Compiler<'_, M> {
+    /// `RESUME`: the prologue has polled, unless cells were made first.
+    pub(crate) fn emit_resume(&mut self) -> Result<(), CompileError> {
+        if self.bytecode.makes_cells_first {
+            self.emit_poll();
+        }
+        Ok(())
+    }
+
+    /// Looks at the eval breaker; all of the operand stack is in memory.
+    fn emit_poll(&mut self) {
+        let site = self.plan_site(self.stubs.poll, std::ptr::null(), self.stack.depth(), false);
+        let (from, back) = (self.m.new_label(), self.m.new_label());
+        self.m.load(Reg::T0, tstate(offset_of!(PyThreadState, eval_breaker)));
+        self.m.load(Reg::T1, Reg::Data.at(offset_of!(CodeData, version)));
+        self.m.branch_cmp_mem(Cond::Ne, Reg::T0, Reg::T1.at(0), from);
+        self.m.bind(back);
+        self.cold.push(Cold::Poll { from, back, site });
+    }
+
+    /// `JUMP_FORWARD`, `JUMP_BACKWARD_NO_INTERRUPT`.
+    pub(crate) fn emit_jump(&mut self) -> Result<(), CompileError> {
+        self.stack.flush(&mut self.m);
+        let target = self.target(self.at.jump_target())?;
+        self.m.jump(target);
+        self.end_block();
+        Ok(())
+    }
+
+    /// `JUMP_BACKWARD`: a loop's back edge polls. A frame that must leave does so in front of the jump.
+    pub(crate) fn emit_jump_backward(&mut self) -> Result<(), CompileError> {
+        self.stack.flush(&mut self.m);
+        self.emit_poll();
+        self.emit_jump()
+    }
+
+    /// `POP_JUMP_IF_TRUE`, `POP_JUMP_IF_FALSE`: the top is exactly True or False.
+    pub(crate) fn emit_pop_jump_if_bool(&mut self, when: bool) -> Result<(), CompileError> {
+        let depth = self.stack.depth() - 1;
+        let entry = self.stack.take();
+        self.stack.spill_acc(&mut self.m);
+        self.stack.materialize(&mut self.m, entry, depth, Reg::Acc);
+        self.stack.flush(&mut self.m);
+        let target = self.target(self.at.jump_target())?;
+        let field = if when { offset_of!(CodeData, true_bits) } else { offset_of!(CodeData, false_bits) };
+        self.m.branch_cmp_mem(Cond::Eq, Reg::Acc, Reg::Data.at(field), target);
+        Ok(())
+    }
+
+    /// `POP_JUMP_IF_NONE`, `POP_JUMP_IF_NOT_NONE`: None itself is immortal, anything else is released.
+    pub(crate) fn emit_pop_jump_if_none(&mut self, when: bool) -> Result<(), CompileError> {
+        let depth = self.stack.depth() - 1;
+        let entry = self.stack.take();
+        self.stack.spill_acc(&mut self.m);
+        self.stack.materialize(&mut self.m, entry, depth, Reg::A1);
+        self.stack.flush(&mut self.m);
+        let target = self.target(self.at.jump_target())?;
+        let none = Reg::Data.at(offset_of!(CodeData, none_bits));
+        let borrowed = matches!(entry, Entry::Local(_) | Entry::Const(_));
+        if when {
+            self.m.branch_cmp_mem(Cond::Eq, Reg::A1, none, target);
+            if !borrowed {
+                self.emit_close(0);
+            }
+        } else if borrowed {
+            self.m.branch_cmp_mem(Cond::Ne, Reg::A1, none, target);
+        } else {
+            let is_none = self.m.new_label();
+            self.m.branch_cmp_mem(Cond::Eq, Reg::A1, none, is_none);
+            self.emit_close(0);
+            self.m.jump(target);
+            self.m.bind(is_none);
+        }
+        Ok(())
+    }
+
+    /// `RETURN_VALUE`: the shared epilogue does the rest.
+    pub(crate) fn emit_return_value(&mut self) -> Result<(), CompileError> {
+        let depth = self.stack.depth() - 1;
+        let entry = self.stack.take();
+        self.stack.materialize(&mut self.m, entry, depth, Reg::Acc);
+        let site = self.plan_site(self.stubs.return_value, std::ptr::null(), 0, false);
+        self.load_site(site);
+        let stub = self.stubs.return_value;
+        self.m.jump_near(stub);
+        self.end_block();
+        Ok(())
+    }
+}

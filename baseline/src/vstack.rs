@@ -1,0 +1,171 @@
+//! The virtual operand stack: what each entry of the operand stack is, as far as it is known while compiling.
+
+use crate::masm::{MacroAssembler, Mem, Reg};
+use crate::stubs::{BORROWED, LOCALS, NULL_BITS};
+
+/// One entry of the operand stack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entry {
+    /// Borrowed from the local with this index, which holds it unchanged.
+    Local(u32),
+    /// A constant's `StackRef` bits: null, an immortal object, or one that the code object keeps alive (borrowed).
+    Const(u64),
+    /// In its slot of the frame.
+    Memory,
+    /// In `Acc`. At most one entry.
+    Acc,
+}
+
+/// See the module. Depths count from the bottom of the operand stack.
+#[derive(Debug)]
+pub struct VirtualStack {
+    entries: Vec<Entry>,
+    nlocalsplus: u32,
+}
+
+impl VirtualStack {
+    /// An empty stack in a frame with that many locals, cells and free variables.
+    pub fn new(nlocalsplus: u32) -> Self {
+        VirtualStack { entries: Vec::with_capacity(16), nlocalsplus }
+    }
+
+    /// Number of entries.
+    pub fn depth(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Forgets everything and starts with `depth` entries in memory, as at every block boundary.
+    pub fn reset(&mut self, depth: usize) {
+        self.entries.clear();
+        self.entries.resize(depth, Entry::Memory);
+    }
+
+    /// The slot of a local.
+    pub fn local(index: u32) -> Mem {
+        Reg::Frame.at(LOCALS + index as usize * 8)
+    }
+
+    /// The canonical slot of the entry at `depth`.
+    pub fn slot(&self, depth: usize) -> Mem {
+        Self::local(self.nlocalsplus + depth as u32)
+    }
+
+    /// The entry `back` places from the top (0 is the top).
+    pub fn peek(&self, back: usize) -> Entry {
+        self.entries[self.entries.len() - 1 - back]
+    }
+
+    /// Pushes. An `Acc` entry requires that none is there.
+    pub fn push(&mut self, entry: Entry) {
+        debug_assert!(entry != Entry::Acc || !self.entries.contains(&Entry::Acc));
+        self.entries.push(entry);
+    }
+
+    /// Drops the top `count` entries without code: their values were consumed.
+    pub fn drop_top(&mut self, count: usize) {
+        self.entries.truncate(self.entries.len() - count);
+    }
+
+    /// Takes the top entry off without code.
+    pub fn take(&mut self) -> Entry {
+        match self.entries.pop() {
+            Some(entry) => entry,
+            None => unreachable!("the decoder checked the stack depth"),
+        }
+    }
+
+    /// Loads an entry that stands (or stood) at `depth` into a register, as a `StackRef` that owns what the entry owns.
+    pub fn materialize<M: MacroAssembler>(&self, m: &mut M, entry: Entry, depth: usize, dst: Reg) {
+        match entry {
+            Entry::Local(index) => {
+                m.load(dst, Self::local(index));
+                m.alu_imm(crate::masm::Alu::Or, dst, BORROWED);
+            }
+            Entry::Const(bits) => m.mov_imm(dst, bits),
+            Entry::Memory => m.load(dst, self.slot(depth)),
+            Entry::Acc => m.mov(dst, Reg::Acc),
+        }
+    }
+
+    /// Stores all entries but the top `keep` to their slots. Uses T0.
+    pub fn flush_below<M: MacroAssembler>(&mut self, m: &mut M, keep: usize) {
+        for depth in 0..self.entries.len() - keep {
+            self.flush_entry(m, depth);
+        }
+    }
+
+    /// Stores all entries to their slots. Uses T0.
+    pub fn flush<M: MacroAssembler>(&mut self, m: &mut M) {
+        self.flush_below(m, 0);
+    }
+
+    /// Makes `Acc` free by storing the entry that is in it, if any.
+    pub fn spill_acc<M: MacroAssembler>(&mut self, m: &mut M) {
+        if let Some(depth) = self.entries.iter().position(|&entry| entry == Entry::Acc) {
+            self.flush_entry(m, depth);
+        }
+    }
+
+    /// Stores entries borrowed from a local, before the local changes. The compiler emits LOAD_FAST_BORROW only where this cannot happen.
+    pub fn borrows_from(&self, index: u32) -> bool {
+        self.entries.contains(&Entry::Local(index))
+    }
+
+    fn flush_entry<M: MacroAssembler>(&mut self, m: &mut M, depth: usize) {
+        let entry = self.entries[depth];
+        match entry {
+            Entry::Memory => return,
+            Entry::Acc => m.store(self.slot(depth), Reg::Acc),
+            Entry::Const(bits) if bits == NULL_BITS as u64 => m.store_imm(self.slot(depth), NULL_BITS),
+            Entry::Local(_) | Entry::Const(_) => {
+                self.materialize(m, entry, depth, Reg::T0);
+                m.store(self.slot(depth), Reg::T0);
+            }
+        }
+        self.entries[depth] = Entry::Memory;
+    }
+
+    /// Exchanges the top with the entry `back` places below it; both must be in no conflict for slots, so entries in memory are loaded first.
+    pub fn swap<M: MacroAssembler>(&mut self, m: &mut M, back: usize) {
+        let (low, high) = (self.entries.len() - 1 - back, self.entries.len() - 1);
+        let (a, b) = (self.entries[low], self.entries[high]);
+        match (a, b) {
+            (Entry::Memory, Entry::Memory) => {
+                m.load(Reg::T0, self.slot(low));
+                m.load(Reg::T1, self.slot(high));
+                m.store(self.slot(low), Reg::T1);
+                m.store(self.slot(high), Reg::T0);
+            }
+            (Entry::Memory, _) => {
+                m.load(Reg::T0, self.slot(low));
+                m.store(self.slot(high), Reg::T0);
+                self.entries[low] = b;
+                self.entries[high] = Entry::Memory;
+            }
+            (_, Entry::Memory) => {
+                m.load(Reg::T0, self.slot(high));
+                m.store(self.slot(low), Reg::T0);
+                self.entries[low] = Entry::Memory;
+                self.entries[high] = a;
+            }
+            _ => self.entries.swap(low, high),
+        }
+    }
+}
+
+impl VirtualStack {
+    /// Gives entries borrowed from a local references of their own, in their slots. Uses T0.
+    pub fn own_borrows_of<M: MacroAssembler>(&mut self, m: &mut M, index: u32) {
+        for depth in 0..self.entries.len() {
+            if self.entries[depth] == Entry::Local(index) {
+                let owned = m.new_label();
+                m.load(Reg::T0, Self::local(index));
+                m.store(self.slot(depth), Reg::T0);
+                m.branch_bits_set(Reg::T0, BORROWED as u32, owned);
+                m.add32_mem(Reg::T0.at(0), 1);
+                m.bind(owned);
+                self.entries[depth] = Entry::Memory;
+            }
+        }
+    }
+}

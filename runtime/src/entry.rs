@@ -1,0 +1,218 @@
+//! The ways from C into compiled bodies: the vectorcall entry behind every call stub, and bodies of classes, modules and `exec`.
+
+use hotstamp_layout::ffi::{self, PyFunctionObject, PyObject, PyThreadState};
+use hotstamp_layout::refs::StackRef;
+
+use crate::code_data::{CodeData, SIMPLE_ARGUMENTS};
+use crate::exits::{self, ExitReason};
+use crate::{Frame, bind, frame_stack, hooks, registry};
+
+/// Machine code that enters a body: `(frame, tstate, entry, data) -> StackRef bits or 0`.
+type Trampoline = unsafe extern "C" fn(*mut Frame, *mut PyThreadState, *const u8, *mut CodeData) -> usize;
+
+const ARGUMENTS_OFFSET: usize = 1 << (usize::BITS - 1);
+
+/// What a call stub jumps to: `vectorcall` of a stamped function, with its data as fifth argument.
+///
+/// # Safety
+/// As CPython's vectorcall protocol; `data` was stamped for the function's code, globals and builtins.
+pub unsafe extern "C" fn vectorcall_entry(
+    callable: *mut PyObject,
+    args: *const *mut PyObject,
+    nargsf: usize,
+    kwnames: *mut PyObject,
+    data: *mut CodeData,
+) -> *mut PyObject {
+    // SAFETY: by contract `callable` is a Python function and the arguments are borrowed references for the time of the call.
+    unsafe {
+        let tstate = ffi::PyThreadState_GetUnchecked();
+        if hooks::suspended() || foreign_evaluator(tstate) {
+            return call_default(callable, args, nargsf, kwnames);
+        }
+        let func = callable.cast::<PyFunctionObject>();
+        let frame = frame_stack::push_frame(tstate, StackRef::from_new(callable), (*data).code, (*data).frame_words as usize);
+        if frame.is_null() {
+            return std::ptr::null_mut();
+        }
+        let nargs = nargsf & !ARGUMENTS_OFFSET;
+        let locals = (&raw mut (*frame).localsplus).cast::<StackRef>();
+        let total = (*data).nlocalsplus as usize;
+        if kwnames.is_null() && (*data).flags & SIMPLE_ARGUMENTS != 0 && nargs == (*data).argcount as usize {
+            for index in 0..nargs {
+                locals.add(index).write(StackRef::from_new(*args.add(index)));
+            }
+            for index in nargs..total {
+                locals.add(index).write(StackRef::NULL);
+            }
+        } else if bind::bind_arguments(func, (*data).code, locals, args, nargs, kwnames).is_err() {
+            // The frame never ran: release what it holds, and let CPython raise its own TypeError.
+            for index in 0..total {
+                locals.add(index).write(StackRef::NULL);
+            }
+            ffi::_PyEval_FrameClearAndPop(tstate, frame);
+            return call_default(callable, args, nargsf, kwnames);
+        }
+        (*data).calls += 1;
+        enter(tstate, frame, data)
+    }
+}
+
+/// Runs an initialised frame on top of the data stack through its compiled body.
+///
+/// # Safety
+/// The frame belongs to `data`'s code and is not linked yet: its link is set here.
+unsafe fn enter(tstate: *mut PyThreadState, frame: *mut Frame, data: *mut CodeData) -> *mut PyObject {
+    // SAFETY: a `CodeData` exists only after the compiler was registered; its trampoline has this signature.
+    unsafe {
+        let Some(compiler) = registry::compiler() else { return std::ptr::null_mut() };
+        let trampoline = std::mem::transmute::<*const u8, Trampoline>(compiler.trampoline.0);
+        (*frame).previous = (*tstate).current_frame;
+        let bits = trampoline(frame, tstate, (*data).entry.0, data);
+        if bits == 0 { std::ptr::null_mut() } else { StackRef { bits }.steal() }
+    }
+}
+
+/// Whether somebody installed another evaluator (PEP 523).
+unsafe fn foreign_evaluator(tstate: *mut PyThreadState) -> bool {
+    // SAFETY: the thread state is attached, so its interpreter is alive.
+    unsafe { (*(*tstate).interp).eval_frame.is_some() }
+}
+
+/// Calls CPython's own function vectorcall.
+///
+/// # Safety
+/// As CPython's vectorcall protocol.
+pub unsafe fn call_default(
+    callable: *mut PyObject,
+    args: *const *mut PyObject,
+    nargsf: usize,
+    kwnames: *mut PyObject,
+) -> *mut PyObject {
+    match registry::default_vectorcall() {
+        // SAFETY: passed on unchanged.
+        Some(default) => unsafe { default(callable, args, nargsf, kwnames) },
+        None => std::ptr::null_mut(),
+    }
+}
+
+/// Runs a function object's code as the body of a class, a module or an `exec`, with `locals` as its local namespace (borrowed; null for a
+/// function without one). Returns a new reference or null with an exception set.
+///
+/// # Safety
+/// `func` is a Python function without parameters; GIL held.
+pub unsafe fn run_body(func: *mut PyFunctionObject, locals: *mut PyObject) -> Result<*mut PyObject, ExitReason> {
+    // SAFETY: see above; the frame takes a reference to the function and to the locals.
+    unsafe {
+        let tstate = ffi::PyThreadState_GetUnchecked();
+        let data = registry::data_for(func)?;
+        if hooks::suspended() || foreign_evaluator(tstate) {
+            return Err(ExitReason::TracingEnabled);
+        }
+        let frame = frame_stack::push_frame(tstate, StackRef::from_new(func.cast()), (*data).code, (*data).frame_words as usize);
+        if frame.is_null() {
+            return Ok(std::ptr::null_mut());
+        }
+        let slots = (&raw mut (*frame).localsplus).cast::<StackRef>();
+        for index in 0..(*data).nlocalsplus as usize {
+            slots.add(index).write(StackRef::NULL);
+        }
+        if !locals.is_null() {
+            hotstamp_layout::refs::incref(locals);
+            (*frame).f_locals = locals;
+        }
+        Ok(enter(tstate, frame, data))
+    }
+}
+
+/// What the slow path of a body's prologue found.
+const PROCEED: isize = 0;
+const RETURN_ERROR: isize = -1;
+const LEAVE: isize = 1;
+
+/// Slow path of the prologue: recursion limit, native stack, pending events, instrumentation. The recursion was counted and the frame is linked.
+///
+/// `polls` is 0 where the code's RESUME polls later. Returns 0 to go on, -1 when the frame was unwound with an exception set, 1 when the frame has to
+/// be left to the interpreter, -2 when a pending handler raised and the exception has to be handled in the frame.
+///
+/// # Safety
+/// Called by the prologue stub of `data`'s body.
+pub unsafe extern "C" fn enter_slow(frame: *mut Frame, tstate: *mut PyThreadState, data: *mut CodeData, polls: usize) -> isize {
+    // SAFETY: the frame is running, its operand stack is empty and `stackpointer` says so.
+    unsafe {
+        if (*tstate).py_recursion_remaining < 0 && recursion_error(tstate) {
+            crate::unwind::pop_running_frame(tstate, frame);
+            return RETURN_ERROR;
+        }
+        if (*data).leave != 0 || native_stack_low(tstate) {
+            return LEAVE;
+        }
+        if polls == 0 { PROCEED } else { poll(frame, tstate, data) }
+    }
+}
+
+/// Whether the native stack is past its soft limit: the interpreter then decides between going on and raising.
+unsafe fn native_stack_low(tstate: *mut PyThreadState) -> bool {
+    let here = 0u8;
+    // SAFETY: every `PyThreadState` is the first member of a `_PyThreadStateImpl`.
+    unsafe { (&raw const here as usize) < (*hotstamp_layout::refs::thread_impl(tstate)).c_stack_soft_limit as usize }
+}
+
+/// The recursion limit was passed: raises, unless the error's own handling runs. As `_Py_CheckRecursiveCallPy`.
+unsafe fn recursion_error(tstate: *mut PyThreadState) -> bool {
+    // SAFETY: plain fields of the thread state.
+    unsafe {
+        if (*tstate).recursion_headroom != 0 {
+            if (*tstate).py_recursion_remaining < -50 {
+                ffi::Py_FatalError(c"Cannot recover from Python stack overflow.".as_ptr());
+            }
+            return false;
+        }
+        (*tstate).recursion_headroom += 1;
+        ffi::PyErr_SetString(ffi::PyExc_RecursionError, c"maximum recursion depth exceeded".as_ptr());
+        (*tstate).recursion_headroom -= 1;
+        true
+    }
+}
+
+/// Looks at the eval breaker: pending events are handled, a changed instrumentation version makes the frame leave.
+///
+/// Returns 0 to go on, 1 to leave, -2 when a handler raised.
+///
+/// # Safety
+/// `instr_ptr` and `stackpointer` of the running frame are set.
+pub unsafe extern "C" fn poll(_frame: *mut Frame, tstate: *mut PyThreadState, data: *mut CodeData) -> isize {
+    // SAFETY: see above; handlers may run any Python code.
+    unsafe {
+        if stale(tstate) {
+            return LEAVE;
+        }
+        if (*tstate).eval_breaker & 0xff != 0 && ffi::_Py_HandlePending(tstate) != 0 {
+            return -2;
+        }
+        if stale(tstate) || (*data).leave != 0 { LEAVE } else { PROCEED }
+    }
+}
+
+/// Whether somebody observes the program since compiled code last ran, so that it must leave.
+pub(crate) fn stale(tstate: *mut PyThreadState) -> bool {
+    // SAFETY: the thread state is the attached one.
+    unsafe { !hooks::tracing::may_run(tstate) }
+}
+
+/// Leaves with the reason that `poll` saw.
+///
+/// # Safety
+/// As `exits::leave_to_interpreter`.
+pub unsafe extern "C" fn leave_after_poll(frame: *mut Frame, tstate: *mut PyThreadState, data: *mut CodeData) -> usize {
+    // SAFETY: see above.
+    unsafe {
+        let reason = if stale(tstate) {
+            ExitReason::TracingEnabled
+        } else if (*data).leave != 0 {
+            ExitReason::Invalidated
+        } else {
+            ExitReason::NativeStackLow
+        };
+        exits::leave_to_interpreter(frame, tstate, reason as usize)
+    }
+}

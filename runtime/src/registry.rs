@@ -1,0 +1,214 @@
+//! From a function to its `CodeData`: one per (code object, globals, builtins), found through the code object's extra slot.
+//!
+//! The tier that compiles is registered here as a function pointer, so that the runtime need not know it. Everything happens under the GIL.
+
+use std::ffi::c_void;
+use std::sync::atomic::{AtomicIsize, AtomicPtr, Ordering};
+
+use hotstamp_layout::ffi::{self, PyCodeObject, PyFunctionObject, PyObject};
+use once_cell::sync::OnceCell;
+
+use crate::code_data::CodeData;
+use crate::exits::ExitReason;
+use crate::site::CodePtr;
+
+/// What a tier gives the runtime at start-up.
+#[derive(Clone, Copy, Debug)]
+pub struct Compiler {
+    /// Stamps a code object for the given globals and builtins (borrowed). GIL held.
+    pub compile: unsafe fn(*mut PyCodeObject, *mut PyObject, *mut PyObject) -> Result<*mut CodeData, ExitReason>,
+    /// Enters a body from Rust: `(frame, tstate, entry) -> StackRef bits or 0`.
+    pub trampoline: CodePtr,
+}
+
+static COMPILER: OnceCell<Compiler> = OnceCell::new();
+static EXTRA_INDEX: AtomicIsize = AtomicIsize::new(-1);
+
+/// All the versions of one code object.
+#[derive(Debug, Default)]
+struct Versions {
+    stamped: Vec<*mut CodeData>,
+    refused: Option<ExitReason>,
+}
+
+/// Why the registry could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// CPython has no code extra slot left (it has 255).
+    #[error("no code extra slot is free: too many tools attach data to code objects")]
+    NoExtraSlot,
+}
+
+/// Registers the compiler. Call once, GIL held, before any function is hooked.
+pub fn start(compiler: Compiler) -> Result<(), StartError> {
+    // SAFETY: GIL held; the free function matches the slot's type.
+    let index = unsafe { ffi::PyUnstable_Eval_RequestCodeExtraIndex(Some(free_versions)) };
+    if index < 0 {
+        return Err(StartError::NoExtraSlot);
+    }
+    EXTRA_INDEX.store(index, Ordering::Relaxed);
+    let _ = COMPILER.set(compiler);
+    Ok(())
+}
+
+/// The registered compiler, if `start` succeeded.
+pub fn compiler() -> Option<&'static Compiler> {
+    COMPILER.get()
+}
+
+unsafe extern "C" fn free_versions(extra: *mut c_void) {
+    if extra.is_null() {
+        return;
+    }
+    // SAFETY: the slot only ever holds what `versions` boxed; the code object dies, so no frame runs its code.
+    unsafe {
+        let versions = Box::from_raw(extra.cast::<Versions>());
+        for data in versions.stamped {
+            CodeData::free(data);
+        }
+    }
+}
+
+/// The versions of `code`, if there are any.
+unsafe fn versions(code: *mut PyCodeObject) -> *mut Versions {
+    let mut extra: *mut c_void = std::ptr::null_mut();
+    let index = EXTRA_INDEX.load(Ordering::Relaxed);
+    if index < 0 {
+        return std::ptr::null_mut();
+    }
+    // SAFETY: `code` is a code object, the index was given by CPython.
+    unsafe {
+        if ffi::PyUnstable_Code_GetExtra(code.cast(), index as _, &raw mut extra) < 0 {
+            ffi::PyErr_Clear();
+            return std::ptr::null_mut();
+        }
+    }
+    extra.cast()
+}
+
+/// The data stamped for a function, without compiling. Null if there is none.
+///
+/// # Safety
+/// `func` is a Python function; GIL held.
+pub unsafe fn existing(func: *mut PyFunctionObject) -> *mut CodeData {
+    // SAFETY: the pointers come from the function; `Versions` lives as long as the code object.
+    unsafe {
+        let all = versions((*func).func_code.cast());
+        if all.is_null() {
+            return std::ptr::null_mut();
+        }
+        find(&*all, (*func).func_globals, (*func).func_builtins)
+    }
+}
+
+fn find(all: &Versions, globals: *mut PyObject, builtins: *mut PyObject) -> *mut CodeData {
+    all.stamped
+        .iter()
+        .copied()
+        // SAFETY: stamped data is valid until its code object is freed.
+        .find(|&data| unsafe { (*data).globals == globals && (*data).builtins == builtins })
+        .unwrap_or(std::ptr::null_mut())
+}
+
+/// The data for a function, compiling it at the first request.
+///
+/// # Errors
+/// The reason why this code is not compiled; remembered, so that it is found quickly.
+///
+/// # Safety
+/// `func` is a Python function; GIL held.
+pub unsafe fn data_for(func: *mut PyFunctionObject) -> Result<*mut CodeData, ExitReason> {
+    // SAFETY: as in `existing`.
+    unsafe { data_for_code((*func).func_code.cast(), (*func).func_globals, (*func).func_builtins) }
+}
+
+/// As `data_for`, for a code object that runs with these globals and builtins.
+///
+/// # Errors
+/// See `data_for`.
+///
+/// # Safety
+/// All three are valid objects of their kinds; GIL held.
+pub unsafe fn data_for_code(
+    code: *mut PyCodeObject,
+    globals: *mut PyObject,
+    builtins: *mut PyObject,
+) -> Result<*mut CodeData, ExitReason> {
+    let Some(compiler) = COMPILER.get() else {
+        return Err(ExitReason::OptedOut);
+    };
+    // SAFETY: as above; the box is handed to the extra slot, which frees it with the code object.
+    unsafe {
+        let mut all = versions(code);
+        if all.is_null() {
+            all = Box::into_raw(Box::<Versions>::default());
+            let index = EXTRA_INDEX.load(Ordering::Relaxed);
+            if ffi::PyUnstable_Code_SetExtra(code.cast(), index as _, all.cast()) < 0 {
+                ffi::PyErr_Clear();
+                drop(Box::from_raw(all));
+                return Err(ExitReason::OptedOut);
+            }
+        }
+        if let Some(reason) = (*all).refused {
+            return Err(reason);
+        }
+        let found = find(&*all, globals, builtins);
+        if !found.is_null() {
+            return Ok(found);
+        }
+        if (*all).stamped.len() >= MAX_VERSIONS {
+            return Err(ExitReason::TooManyGlobals);
+        }
+        match (compiler.compile)(code, globals, builtins) {
+            Ok(data) => {
+                (*all).stamped.push(data);
+                Ok(data)
+            }
+            Err(reason) => {
+                (*all).refused = Some(reason);
+                Err(reason)
+            }
+        }
+    }
+}
+
+/// A code object executed with more globals than this (templates run through `exec`) stays interpreted for the further ones.
+const MAX_VERSIONS: usize = 8;
+
+/// Marks a code object as never to be compiled.
+///
+/// # Safety
+/// `code` is a code object; GIL held.
+pub unsafe fn opt_out(code: *mut PyCodeObject) {
+    // SAFETY: as `data_for_code`; null globals never match, and the refusal is found before compiling.
+    unsafe {
+        let mut all = versions(code);
+        if all.is_null() {
+            all = Box::into_raw(Box::<Versions>::default());
+            let index = EXTRA_INDEX.load(Ordering::Relaxed);
+            if index < 0 || ffi::PyUnstable_Code_SetExtra(code.cast(), index as _, all.cast()) < 0 {
+                ffi::PyErr_Clear();
+                drop(Box::from_raw(all));
+                return;
+            }
+        }
+        (*all).refused = Some(ExitReason::OptedOut);
+    }
+}
+
+/// Whether a function's `vectorcall` may be treated as ours: used by tests and the API.
+static DEFAULT_VECTORCALL: AtomicPtr<()> = AtomicPtr::new(std::ptr::null_mut());
+
+/// CPython's own vectorcall of Python functions, as `hooks` read it off one at start-up.
+pub fn default_vectorcall() -> ffi::vectorcallfunc {
+    let address = DEFAULT_VECTORCALL.load(Ordering::Relaxed);
+    // SAFETY: null becomes `None`; otherwise it is the address of CPython's `_PyFunction_Vectorcall`.
+    unsafe { std::mem::transmute::<*mut (), ffi::vectorcallfunc>(address) }
+}
+
+/// Remembers CPython's own vectorcall.
+pub fn set_default_vectorcall(function: ffi::vectorcallfunc) {
+    // SAFETY: an optional function pointer has the size of a pointer.
+    let address = unsafe { std::mem::transmute::<ffi::vectorcallfunc, *mut ()>(function) };
+    DEFAULT_VECTORCALL.store(address, Ordering::Relaxed);
+}
