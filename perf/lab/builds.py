@@ -78,16 +78,21 @@ def _current_prefix(architecture: str) -> tuple[Path, str]:
     return prefix, revision
 
 
+def commit_of(revision: str) -> str:
+    """The full hash of a commit, branch or tag of this checkout."""
+    found = subprocess.run(["git", "-C", paths.REPOSITORY, "rev-parse", "--verify", "--quiet", revision + "^{commit}"], capture_output=True, text=True)
+    if found.returncode != 0:
+        raise LabError(f"no such revision: {revision}", "name a commit, branch or tag of this checkout")
+    return found.stdout.strip()
+
+
 def _hint(architecture: str) -> str:
     return "build it: ci/build" + (f" --arch {architecture}" if architecture != platform.machine() else "")
 
 
 def _revision_prefix(revision: str, machine: str) -> tuple[Path, str]:
     """Where the build of a commit is, made if it is not there, and its short name."""
-    found = subprocess.run(["git", "-C", paths.REPOSITORY, "rev-parse", "--verify", "--quiet", revision + "^{commit}"], capture_output=True, text=True)
-    if found.returncode != 0:
-        raise LabError(f"no such revision: {revision}", "name a commit, branch or tag of this checkout")
-    commit = found.stdout.strip()
+    commit = commit_of(revision)
     tree = REVISIONS / commit[:12]
     if not tree.exists():
         REVISIONS.mkdir(parents=True, exist_ok=True)

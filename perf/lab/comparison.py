@@ -48,10 +48,15 @@ def add_plan(parser: argparse.ArgumentParser, default: WarmPlan | None = None) -
     default = default or WarmPlan()
     group = parser.add_argument_group("amount")
     for field, option, kind, text in _PLAN_OPTIONS:
-        group.add_argument(option, dest=field, type=_at_least_zero(kind), metavar="N", help=f"{text} (default {getattr(default, field)})")
+        group.add_argument(option, dest=field, type=_above_zero(kind), metavar="N", help=f"{text} (default {getattr(default, field)})")
 
 
-def _at_least_zero(kind):
+def plan_option_names() -> dict[str, str]:
+    """Field of the plan -> its option, for scripts that pass the plan on."""
+    return {field: option for field, option, *_ in _PLAN_OPTIONS}
+
+
+def _above_zero(kind):
     def convert(text: str):
         value = kind(text)
         if value <= 0:

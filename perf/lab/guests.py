@@ -20,9 +20,13 @@ def environment(mode: Mode, emulator: Emulator, options: WorkerOptions) -> dict[
     return {**process.environment(mode, 0, options.environment), **emulator.environment}
 
 
-def run_program(mode: Mode, arguments: list[str], emulator: Emulator, options: WorkerOptions) -> process.ProcessCost:
-    """Run the mode's Python with `arguments` under an emulator; a death raises WorkerFailed."""
-    cost = process.run_to_end([*process.on_cores(options.cores), *emulator.command, str(mode.python), *arguments], environment(mode, emulator, options), options.timeout)
+def run_program(mode: Mode, arguments: list[str], emulator: Emulator, options: WorkerOptions, *, fixed_addresses: bool = False) -> process.ProcessCost:
+    """Run the mode's Python with `arguments` under an emulator; a death raises WorkerFailed.
+
+    `fixed_addresses` switches address randomisation off: hashes of objects are addresses, and shape sets and dictionaries.
+    """
+    fixed = [process.tool("setarch", "util-linux"), "-R"] if fixed_addresses else []
+    cost = process.run_to_end([*process.on_cores(options.cores), *fixed, *emulator.command, str(mode.python), *arguments], environment(mode, emulator, options), options.timeout)
     if cost.status != 0:
         raise WorkerFailed(process.describe_status(cost.status), cost.stderr)
     return cost
@@ -39,7 +43,7 @@ def counted(benchmark: Benchmark, mode: Mode, loops: int, options: WorkerOptions
         total = Path(folder) / "count"
         counting = Emulator((emulator.command[0], "-plugin", f"{emulation.plugin()},out={total}", *emulator.command[1:]), emulator.environment)
         config = {**json.loads(configuration(benchmark, mode, once=True)), "once_more": loops}
-        cost = run_program(mode, [str(paths.WORKER), json.dumps(config)], counting, options)
+        cost = run_program(mode, [str(paths.WORKER), json.dumps(config)], counting, options, fixed_addresses=True)
         answer = last_answer(cost)
         if not total.exists():
             raise WorkerFailed("the counting plugin wrote nothing", cost.stderr)
