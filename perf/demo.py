@@ -186,8 +186,10 @@ def collect(benchmarks, workers, seconds):
 
 def verdict(pair):
     """Whether both modes computed the same in every worker."""
-    found = pair["interpreter"].digests() | pair["hotstamp"].digests()
-    return "equal" if len(found) == 1 else "DIFFER" if found else "none"
+    theirs, ours = (pair[mode].digests() for mode in MODES)
+    if not theirs or not ours:
+        return "none"
+    return "equal" if theirs == ours and len(ours) == 1 else "DIFFER"
 
 
 def ratio(pair, key):
