@@ -104,12 +104,7 @@ pub unsafe extern "C" fn handle_exception(
         };
         if handler.push_lasti {
             let lasti = (*frame).instr_ptr.offset_from((*data).code_start);
-            let number = ffi::PyLong_FromLong(lasti as _);
-            if number.is_null() {
-                // As in the interpreter: the new exception is handled from the start.
-                return handle_exception(frame, tstate, data, site, 0, out);
-            }
-            push(frame, StackRef::from_steal(number));
+            push(frame, StackRef::tag_int(lasti));
         }
         let exception = ffi::_PyErr_GetRaisedException(tstate);
         push(frame, StackRef::from_steal(exception));
