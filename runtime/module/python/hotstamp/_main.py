@@ -118,13 +118,11 @@ def _run_by_name(name, alter_argv):
 
 def _run_file(path, rest):
     sys.argv[:] = [path, *rest]
-    if _is_importable(path):
-        if sys.flags.safe_path:
-            sys.path.insert(0, path)
-        else:
-            sys.path[0] = path
-        return _run_by_name("__main__", False)
     full = _absolute(path)
+    if _is_importable(full):
+        # Where the program's modules are: in front, even with -P.
+        sys.path[0 : 0 if sys.flags.safe_path else 1] = [full]
+        return _run_by_name("__main__", False)
     try:
         with open(full, "rb") as file:
             source = file.read()
@@ -152,8 +150,10 @@ def _run_compiled(full, data):
 
 
 def _absolute(path):
-    """The path as python makes it absolute: nothing is normalised."""
-    return path if os.path.isabs(path) else os.getcwd() + "/" + path
+    """The path as python makes it absolute: nothing else is normalised."""
+    if os.path.isabs(path):
+        return path
+    return os.getcwd() if path == "." else os.getcwd() + "/" + path
 
 
 def _is_importable(path):

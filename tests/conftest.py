@@ -1,0 +1,74 @@
+"""How the Python tests run programs: each in a process of its own, with a tier chosen by environment.
+
+`run_python` runs a command line, `run_snippet` a piece of code with hotstamp enabled from the start. Every test that claims something about compiled code asks
+`hotstamp.is_compiled` or the statistics inside the snippet, so that it cannot pass in the interpreter.
+"""
+
+import errno
+import functools
+import os
+import shutil
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+# Variables that would decide for the programs under test.
+OURS = ("HOTSTAMP", "HOTSTAMP_TIER", "HOTSTAMP_STATS", "HOTSTAMP_LOG", "HOTSTAMP_CODE_MIB")
+
+
+@functools.cache
+def python_command():
+    """What starts this Python again. Emulated without the kernel's help, it needs the emulator in front."""
+    try:
+        subprocess.run([sys.executable, "-I", "-c", "pass"], check=True, capture_output=True)
+    except OSError as error:
+        if error.errno != errno.ENOEXEC:
+            raise
+        return (shutil.which(f"qemu-{os.uname().machine}-static"), sys.executable)
+    return (sys.executable,)
+
+
+def environment(tier=None, **variables):
+    """The tests' environment with hotstamp enabled in one tier; `tier=None` leaves it off."""
+    env = {name: value for name, value in os.environ.items() if name not in OURS}
+    env["PYTHONDONTWRITEBYTECODE"] = "1"
+    env["PYTHONHASHSEED"] = "0"
+    if tier is not None:
+        env["HOTSTAMP"] = "1"
+        env["HOTSTAMP_TIER"] = tier
+    env.update(variables)
+    return env
+
+
+def _run_python(*arguments, tier=None, env=None, timeout=120, **options):
+    options.setdefault("stdin", subprocess.DEVNULL if "input" not in options else None)
+    if options["stdin"] is None:
+        del options["stdin"]
+    return subprocess.run(
+        [*python_command(), *map(str, arguments)],
+        env=environment(tier, **(env or {})),
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        **options,
+    )
+
+
+def _run_snippet(code, tier="baseline", **options):
+    done = _run_python("-c", textwrap.dedent(code), tier=tier, **options)
+    assert done.returncode == 0, f"exit status {done.returncode}\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+@pytest.fixture
+def run_python():
+    """run_python(*arguments, tier=None, env=None, **options_of_subprocess_run): a finished process with text output."""
+    return _run_python
+
+
+@pytest.fixture
+def run_snippet():
+    """run_snippet(code, tier="baseline", ...): what the code prints; fails unless it ends well."""
+    return _run_snippet

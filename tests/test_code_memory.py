@@ -1,0 +1,168 @@
+"""Code memory as a whole process sees it: protection, the cap, forks. The allocator itself is tested in Rust."""
+
+import pytest
+
+MANY = """
+import hotstamp, os, sys
+
+def make(count, tag):
+    functions = []
+    for i in range(count):
+        namespace = {}
+        body = "\\n".join(f"    x = x + {k} if x else [{k}, x]" for k in range(10))
+        exec(f"def f{tag}_{i}(x):\\n{body}\\n    return x, {i}", namespace)
+        functions.append(namespace[f"f{tag}_{i}"])
+    return functions
+
+def check(functions):
+    for i, f in enumerate(functions):
+        assert f(1) == (46, i), (f, f(1))
+"""
+
+
+def test_no_page_is_writable_and_executable(run_snippet):
+    out = run_snippet(
+        MANY
+        + """
+functions = make(300, "a")
+check(functions)
+assert all(hotstamp.is_compiled(f) for f in functions)
+lines = [line.split() for line in open("/proc/self/maps")]
+print(*(line for line in lines if "w" in line[1] and "x" in line[1]), sep="\\n")
+if hotstamp.stats()["code_memory"]["protection"] == "dual_mapped":
+    ours = [line[1] for line in lines if "memfd:hotstamp" in line[-1] or "memfd:hotstamp" in line[-2]]
+    assert sorted(set(ours)) == ["r-xs", "rw-s"], ours
+"""
+    )
+    assert out.strip() == ""
+
+
+def test_the_cap_ends_compiling_and_not_the_program(run_snippet):
+    run_snippet(
+        MANY
+        + """
+functions = make(2500, "a")
+check(functions)
+check(functions)
+stats = hotstamp.stats()
+assert stats["code_memory"]["cap"] == 1 << 20
+assert stats["exits"]["code_cap_reached"] > 0
+assert hotstamp.is_compiled(functions[0]) and not hotstamp.is_compiled(functions[-1])
+""",
+        env={"HOTSTAMP_CODE_MIB": "1"},
+    )
+
+
+def test_a_cap_that_is_no_number_is_not_obeyed(run_snippet):
+    run_snippet(
+        "import hotstamp\ndef f(): return 1\nassert f() == 1 and hotstamp.is_compiled(f) and hotstamp.stats()['code_memory']['cap'] == 128 << 20",
+        env={"HOTSTAMP_CODE_MIB": "lots"},
+    )
+
+
+def test_code_of_dead_functions_is_used_again(run_snippet):
+    run_snippet(
+        MANY
+        + """
+import gc
+def round(tag):
+    functions = make(100, tag)
+    check(functions)
+    assert hotstamp.is_compiled(functions[-1])
+round(0)
+gc.collect()
+used = hotstamp.stats()["code_memory"]["used"]
+for i in range(20):
+    round(i)
+    gc.collect()
+grown = hotstamp.stats()["code_memory"]["used"] - used
+one = used - hotstamp.stats()["code_memory"]["reusable"]
+assert grown < 2 * used, (used, grown)
+"""
+    )
+
+
+@pytest.mark.parametrize("children", [1, 5])
+def test_parent_and_child_compile_on_after_a_fork(run_snippet, children):
+    run_snippet(
+        MANY
+        + f"""
+before = make(50, "before")
+check(before)
+pids = []
+for child in range({children}):
+    pid = os.fork()
+    if not pid:
+        status = 1
+        try:
+            check(before)
+            own = make(100, f"child{{child}}")
+            check(own)
+            check(before)
+            assert all(hotstamp.is_compiled(f) for f in own)
+            del before, own
+            check(make(50, "again"))
+            grandchild = os.fork()
+            if not grandchild:
+                check(make(50, "grandchild"))
+                os._exit(0)
+            assert os.waitpid(grandchild, 0)[1] == 0
+            check(make(50, "last"))
+            status = 0
+        finally:
+            os._exit(status)
+    pids.append(pid)
+    own = make(100, f"parent{{child}}")
+    check(own)
+    check(before)
+for pid in pids:
+    assert os.waitpid(pid, 0)[1] == 0
+check(before)
+check(make(50, "after"))
+"""
+    )
+
+
+def test_fork_while_threads_run_compiled_code(run_snippet):
+    run_snippet(
+        """
+        import os, threading, warnings, hotstamp
+        warnings.simplefilter("ignore", DeprecationWarning)
+        stop = False
+        def step(x):
+            return x + 1
+        def spin():
+            x = 0
+            while not stop:
+                x = step(x)
+        threads = [threading.Thread(target=spin) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for i in range(10):
+            pid = os.fork()
+            if not pid:
+                namespace = {}
+                exec(f"def fresh(x): return x * {i}", namespace)
+                ok = namespace["fresh"](2) == 2 * i and step(1) == 2 and hotstamp.is_compiled(namespace["fresh"])
+                os._exit(0 if ok else 1)
+            assert os.waitpid(pid, 0)[1] == 0
+        stop = True
+        for thread in threads:
+            thread.join()
+        """
+    )
+
+
+@pytest.mark.native_only
+def test_little_address_space_is_no_reason_to_fail(run_python):
+    code = """
+import resource
+resource.setrlimit(resource.RLIMIT_AS, (180 << 20, 180 << 20))
+import hotstamp
+hotstamp.enable()
+def f(x):
+    return x + 1
+assert f(1) == 2 and hotstamp.is_compiled(f)
+"""
+    done = run_python("-c", code)
+    assert (done.returncode, done.stderr) == (0, "")
