@@ -94,10 +94,10 @@ def building():
     case("BUILD_SET", "r = {[], 1}", "[[], 1]")
     case("BUILD_MAP", "r = {[]: 1}", "[[], 1]")
     case("SET_ADD", "r = {*e, []}", "[{1}, []]", setup="e = [1]", oparg=1, leaves=1)
-    for size in range(20):
+    for length in range(20):
         # Lists with and without spare room.
-        case("LIST_APPEND", "r = [*e, 'x']", "[list(e), 'x']", setup=f"e = range({size})", leaves=1)
-        case("LIST_APPEND", "r = [*e, 'x']", "[[_ for _ in e], 'x']", setup=f"e = range({size})", leaves=1)
+        case("LIST_APPEND", "r = [*e, 'x']", "[list(e), 'x']", setup=f"e = range({length})", leaves=1)
+        case("LIST_APPEND", "r = [*e, 'x']", "[[_ for _ in e], 'x']", setup=f"e = range({length})", leaves=1)
 
 
 def merged(_, stack):

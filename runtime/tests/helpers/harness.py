@@ -187,5 +187,6 @@ def case(opname, source, operands, env=None, setup="", oparg=None, result=top, e
                 agree = False
                 seen += (f"{left()} entries left",)
             if not agree:
-                failures.append(f"{helper} (borrowed={borrowed:b}) {setup!r} {source!r} {operands} {env}\n  expected {expected}\n  seen     {seen}")
+                title = f"{helper} (borrowed={borrowed:b}) {setup!r} {source!r} {operands} {env}"
+                failures.append(f"{title}\n  expected {expected}\n  seen     {seen}")
             checked[opname] = checked.get(opname, 0) + 1

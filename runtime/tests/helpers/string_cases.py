@@ -88,7 +88,8 @@ def matching():
 def tables():
     for i, constant in enumerate((AssertionError, NotImplementedError, tuple, all, any)):
         case("LOAD_COMMON_CONSTANT", "r = c", "[]", env={"c": constant}, oparg=i)
-    case("CALL_INTRINSIC_1", "r = tuple(x)", "[x]", setup="x = [1, Noisy('N')]", oparg=dis._intrinsic_1_descs.index("INTRINSIC_LIST_TO_TUPLE"))
+    to_tuple = dis._intrinsic_1_descs.index("INTRINSIC_LIST_TO_TUPLE")
+    case("CALL_INTRINSIC_1", "r = tuple(x)", "[x]", setup="x = [1, Noisy('N')]", oparg=to_tuple)
     case(
         "CALL_INTRINSIC_1",
         "def g():\n yield\n raise StopIteration(4)\nlist(g())",
@@ -99,7 +100,8 @@ def tables():
     )
     star = dis._intrinsic_2_descs.index("INTRINSIC_PREP_RERAISE_STAR")
     case("CALL_INTRINSIC_2", "r = None", "[ExceptionGroup('g', [ValueError()]), [None]]", oparg=star)
-    case("CALL_INTRINSIC_2", "r = e", "[ExceptionGroup('g', [TypeError()]), [e]]", setup="e = ValueError(1); e.__cause__ = KeyError(2)", oparg=star)
+    raised = "e = ValueError(1); e.__cause__ = KeyError(2)"
+    case("CALL_INTRINSIC_2", "r = e", "[ExceptionGroup('g', [TypeError()]), [e]]", setup=raised, oparg=star)
     case("CALL_INTRINSIC_2", "r = g", "[g, [g]]", setup="g = ExceptionGroup('g', [TypeError()])", oparg=star)
     bound = dis._intrinsic_2_descs.index("INTRINSIC_TYPEVAR_WITH_BOUND")
     case("CALL_INTRINSIC_2", "def f[T: int](): pass\nr = f.__type_params__[0]", "['T', lambda _: int]", oparg=bound)
