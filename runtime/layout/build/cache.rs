@@ -24,19 +24,27 @@ pub fn entry(target: &str, headers: &[&Headers]) -> Option<PathBuf> {
         Some(folder) if !folder.is_empty() => PathBuf::from(folder),
         _ => PathBuf::from(env::var_os("HOME")?).join(".cache"),
     };
-    Some(cache.join("hotstamp/bindings").join(format!("{:016x}", hasher.finish())))
+    Some(
+        cache
+            .join("hotstamp/bindings")
+            .join(format!("{:016x}", hasher.finish())),
+    )
 }
 
 /// Copies a cache entry to `out`; false if it is not there.
 pub fn restore(entry: &Path, out: &Path) -> bool {
-    FILES.iter().all(|name| fs::copy(entry.join(name), out.join(name)).is_ok())
+    FILES
+        .iter()
+        .all(|name| fs::copy(entry.join(name), out.join(name)).is_ok())
 }
 
 /// Keeps what is in `out`. Another build may do the same at this moment, so the entry appears at once or not at all; failing only costs time later.
 pub fn keep(entry: &Path, out: &Path) {
     let temporary = entry.with_extension(std::process::id().to_string());
     let copied = fs::create_dir_all(&temporary).is_ok()
-        && FILES.iter().all(|name| fs::copy(out.join(name), temporary.join(name)).is_ok());
+        && FILES
+            .iter()
+            .all(|name| fs::copy(out.join(name), temporary.join(name)).is_ok());
     if !copied || fs::rename(&temporary, entry).is_err() {
         let _ = fs::remove_dir_all(&temporary);
     }
@@ -44,7 +52,11 @@ pub fn keep(entry: &Path, out: &Path) {
 
 /// Hashes names and contents of all files below a folder, links followed.
 fn hash_folder(folder: &Path, hasher: &mut DefaultHasher) -> Option<()> {
-    let mut entries: Vec<_> = fs::read_dir(folder).ok()?.flatten().map(|entry| entry.path()).collect();
+    let mut entries: Vec<_> = fs::read_dir(folder)
+        .ok()?
+        .flatten()
+        .map(|entry| entry.path())
+        .collect();
     entries.sort();
     for path in entries {
         path.file_name().hash(hasher);

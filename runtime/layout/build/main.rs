@@ -43,7 +43,10 @@ fn run() -> Result<(), String> {
     let (primary, further) = (headers::primary()?, headers::further()?);
     let all: Vec<&Headers> = std::iter::once(&primary).chain(&further).collect();
     let cached = cache::entry(&target, &all);
-    if cached.as_ref().is_some_and(|entry| cache::restore(entry, &out)) {
+    if cached
+        .as_ref()
+        .is_some_and(|entry| cache::restore(entry, &out))
+    {
         return Ok(());
     }
     // A release takes seconds, so they are read side by side.

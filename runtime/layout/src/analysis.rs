@@ -300,7 +300,6 @@ impl Analysis {
         let mut current = None;
         let mut line_before = None;
         for (index, instruction) in self.instructions.iter().enumerate() {
-            // Prefixes belong to their instruction here; the interpreter sees each as one of its own.
             while current
                 .as_ref()
                 .is_none_or(|location: &crate::bytecode::Location| {
@@ -315,17 +314,12 @@ impl Analysis {
             let line = current.as_ref().and_then(|location| location.line);
             let facts = &mut self.facts[index];
             facts.line = line;
-            if instruction.offset.0 < tables.first_traceable {
+            if instruction.start.0 < tables.first_traceable {
                 continue;
             }
-            let skipped = matches!(
-                instruction.opcode,
-                Opcode::END_ASYNC_FOR
-                    | Opcode::END_FOR
-                    | Opcode::END_SEND
-                    | Opcode::RESUME
-                    | Opcode::POP_ITER
-            );
+            // The interpreter sees a prefix as an instruction of its own, which nothing skips.
+            let skipped = instruction.start == instruction.offset
+                && is_skipped_on_arrival(instruction.opcode);
             if !skipped {
                 facts.starts_line = line.is_some() && line != line_before;
                 line_before = line;
@@ -333,7 +327,7 @@ impl Analysis {
         }
         for index in 0..self.instructions.len() {
             let instruction = self.instructions[index];
-            if instruction.offset.0 < tables.first_traceable || !instruction.opcode.is_jump() {
+            if instruction.start.0 < tables.first_traceable || !instruction.opcode.is_jump() {
                 continue;
             }
             let mut target = self.start_index(instruction.offset, instruction.jump_target())?;
@@ -350,12 +344,30 @@ impl Analysis {
         }
         for entry in self.exceptions.entries() {
             let handler = self.start_index(entry.start, Some(entry.target))?;
-            if self.instructions[handler].opcode != Opcode::END_ASYNC_FOR {
+            let Instruction {
+                start,
+                offset,
+                opcode,
+                ..
+            } = self.instructions[handler];
+            if start != offset || opcode != Opcode::END_ASYNC_FOR {
                 self.facts[handler].starts_line |= self.facts[handler].line.is_some();
             }
         }
         Ok(())
     }
+}
+
+/// Instructions that jumps land behind, or that the interpreter never instruments for lines.
+fn is_skipped_on_arrival(opcode: Opcode) -> bool {
+    matches!(
+        opcode,
+        Opcode::END_ASYNC_FOR
+            | Opcode::END_FOR
+            | Opcode::END_SEND
+            | Opcode::RESUME
+            | Opcode::POP_ITER
+    )
 }
 
 #[cfg(test)]

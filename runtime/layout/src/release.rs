@@ -74,12 +74,14 @@ pub fn carried_text() -> String {
 pub unsafe fn check_running() -> Result<(), ReleaseError> {
     // SAFETY: `Py_Version` is a constant of the stable interface, and the table of offsets is the first thing in
     // `_PyRuntime` in every build of 3.14; its own layout belongs to the minor version.
-    unsafe {
-        check(
+    let (version, offsets) = unsafe {
+        (
             ffi::Py_Version as u32,
-            &*(&raw const ffi::_PyRuntime.debug_offsets),
+            &raw const ffi::_PyRuntime.debug_offsets,
         )
-    }
+    };
+    // SAFETY: as above; the table is never written.
+    check(version, unsafe { &*offsets })
 }
 
 /// The check itself, on given facts.

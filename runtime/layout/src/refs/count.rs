@@ -58,7 +58,7 @@ pub unsafe fn incref(op: *mut PyObject) {
     // SAFETY: passed on.
     unsafe {
         let count = refcount(op);
-        if count < ffi::_Py_IMMORTAL_INITIAL_REFCNT as u32 {
+        if count < ffi::_Py_IMMORTAL_INITIAL_REFCNT {
             set_refcount(op, count + 1);
         }
     }

@@ -231,7 +231,7 @@ pub unsafe fn bytes_contents<'a>(op: *mut PyObject) -> &'a [u8] {
 #[inline(always)]
 pub unsafe fn managed_dict_slot(op: *mut PyObject) -> *mut *mut PyDictObject {
     // SAFETY: such an object is preceded by the slot.
-    unsafe { op.byte_offset(ffi::MANAGED_DICT_OFFSET as isize).cast() }
+    unsafe { op.byte_offset(ffi::MANAGED_DICT_OFFSET).cast() }
 }
 
 /// `_PyObject_InlineValues`: the values stored behind an instance with `Py_TPFLAGS_INLINE_VALUES`.
