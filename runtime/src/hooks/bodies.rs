@@ -54,7 +54,8 @@ struct Owned(*mut PyObject);
 impl Owned {
     /// Takes a new reference that a C function returned; null means that it raised.
     fn new(object: *mut PyObject) -> Option<Owned> {
-        (!object.is_null()).then_some(Owned(object))
+        // Lazily: an owner of null must never exist, not even for a moment.
+        (!object.is_null()).then(|| Owned(object))
     }
 
     /// Makes a reference of its own to a borrowed object.
