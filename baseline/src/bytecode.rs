@@ -23,11 +23,21 @@ pub struct Instruction {
 
 impl Instruction {
     /// Before the first.
-    pub const START: Instruction = Instruction { start: 0, offset: 0, next: 0, opcode: Opcode::NOP, oparg: 0 };
+    pub const START: Instruction = Instruction {
+        start: 0,
+        offset: 0,
+        next: 0,
+        opcode: Opcode::NOP,
+        oparg: 0,
+    };
 
     /// Where it jumps, for an opcode that jumps.
     pub fn jump_target(&self) -> u32 {
-        if self.opcode.counts_backward() { self.next.wrapping_sub(self.oparg) } else { self.next + self.oparg }
+        if self.opcode.counts_backward() {
+            self.next.wrapping_sub(self.oparg)
+        } else {
+            self.next + self.oparg
+        }
     }
 }
 
@@ -96,7 +106,8 @@ impl Bytecode {
         let (mut makes_cells_first, mut resumed) = (false, false);
         while offset < units {
             let (number, low) = (bytes[offset * 2], u32::from(bytes[offset * 2 + 1]));
-            let opcode = Opcode::from_u8(number).ok_or(CompileError::BadBytecode("unknown opcode"))?;
+            let opcode =
+                Opcode::from_u8(number).ok_or(CompileError::BadBytecode("unknown opcode"))?;
             let oparg = extended << 8 | low;
             if opcode == Opcode::EXTENDED_ARG {
                 extended = oparg;
@@ -104,15 +115,22 @@ impl Bytecode {
                 continue;
             }
             let next = offset + 1 + opcode.caches();
-            let instruction =
-                Instruction { start: start as u32, offset: offset as u32, next: next as u32, opcode, oparg };
+            let instruction = Instruction {
+                start: start as u32,
+                offset: offset as u32,
+                next: next as u32,
+                opcode,
+                oparg,
+            };
             if opcode.is_jump() {
                 let mut target = instruction.jump_target() as usize;
                 if opcode == Opcode::FOR_ITER {
                     // The END_FOR at the target is skipped, as the interpreter does.
                     target += 1;
                 }
-                *marks.get_mut(target).ok_or(CompileError::BadBytecode("jump out of the code"))? |= LEADER;
+                *marks
+                    .get_mut(target)
+                    .ok_or(CompileError::BadBytecode("jump out of the code"))? |= LEADER;
             }
             match opcode {
                 Opcode::MAKE_CELL | Opcode::COPY_FREE_VARS if !resumed => makes_cells_first = true,
@@ -122,7 +140,13 @@ impl Bytecode {
             instructions.push(instruction);
             (offset, start, extended) = (next, next, 0);
         }
-        let mut decoded = Bytecode { instructions, units, handlers: Vec::new(), makes_cells_first, marks };
+        let mut decoded = Bytecode {
+            instructions,
+            units,
+            handlers: Vec::new(),
+            makes_cells_first,
+            marks,
+        };
         decoded.mark_handlers(exception_table)?;
         Ok(decoded)
     }
@@ -132,7 +156,9 @@ impl Bytecode {
             let mut fields = [0u32; 4];
             for field in &mut fields {
                 loop {
-                    let (&byte, rest) = table.split_first().ok_or(CompileError::BadBytecode("exception table cut short"))?;
+                    let (&byte, rest) = table
+                        .split_first()
+                        .ok_or(CompileError::BadBytecode("exception table cut short"))?;
                     table = rest;
                     *field = *field << 6 | u32::from(byte & 63);
                     if byte & 64 == 0 {
@@ -141,10 +167,16 @@ impl Bytecode {
                 }
             }
             let [_, _, target, depth_lasti] = fields;
-            let mark = self.marks.get_mut(target as usize).ok_or(CompileError::BadBytecode("handler out of the code"))?;
+            let mark = self
+                .marks
+                .get_mut(target as usize)
+                .ok_or(CompileError::BadBytecode("handler out of the code"))?;
             if *mark & HANDLER == 0 {
                 *mark |= LEADER | HANDLER;
-                self.handlers.push(HandlerTarget { target, entry_depth: (depth_lasti >> 1) + (depth_lasti & 1) + 1 });
+                self.handlers.push(HandlerTarget {
+                    target,
+                    entry_depth: (depth_lasti >> 1) + (depth_lasti & 1) + 1,
+                });
             }
         }
         Ok(())
@@ -190,7 +222,9 @@ impl Bytecode {
 
     /// Whether control can come here other than from the instruction before.
     pub fn is_leader(&self, offset: u32) -> bool {
-        self.marks.get(offset as usize).is_some_and(|mark| mark & LEADER != 0)
+        self.marks
+            .get(offset as usize)
+            .is_some_and(|mark| mark & LEADER != 0)
     }
 
     /// Whether an exception handler begins here.
@@ -200,7 +234,9 @@ impl Bytecode {
 
     /// Whether a line begins here.
     pub fn begins_line(&self, offset: u32) -> bool {
-        self.marks.get(offset as usize).is_some_and(|mark| mark & LINE != 0)
+        self.marks
+            .get(offset as usize)
+            .is_some_and(|mark| mark & LINE != 0)
     }
 }
 
@@ -221,5 +257,9 @@ fn varint(table: &mut &[u8]) -> u64 {
 /// As `varint`, with the sign in the lowest bit.
 fn signed_varint(table: &mut &[u8]) -> i64 {
     let value = varint(table);
-    if value & 1 != 0 { -((value >> 1) as i64) } else { (value >> 1) as i64 }
+    if value & 1 != 0 {
+        -((value >> 1) as i64)
+    } else {
+        (value >> 1) as i64
+    }
 }

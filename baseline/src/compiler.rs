@@ -9,11 +9,11 @@ use hotstamp_layout::refs;
 use hotstamp_runtime::code_data::{CodeData, HandlerEntry};
 use hotstamp_runtime::exits::ExitReason;
 use hotstamp_runtime::helpers;
-use hotstamp_runtime::site::{CodePtr, SITE_NEXT_BEGINS_LINE, Site};
+use hotstamp_runtime::site::{CodePtr, Payload, SITE_NEXT_BEGINS_LINE, SITE_PUSHES_NULL, Site};
 
 use crate::bytecode::{Bytecode, Instruction};
 use crate::error::CompileError;
-use crate::masm::{Label, MacroAssembler, Reg};
+use crate::masm::{Label, MacroAssembler, Mem, Reg};
 use crate::stubs::Stubs;
 use crate::vstack::VirtualStack;
 
@@ -29,6 +29,7 @@ pub(crate) struct SitePlan {
     oparg: u32,
     byte_offset: u32,
     payload: bool,
+    words: [u64; 4],
 }
 
 /// Names a planned site; its address is `Data + offset`.
@@ -41,11 +42,23 @@ pub(crate) struct SiteRef {
 #[derive(Debug)]
 pub(crate) enum Cold {
     /// The object in `A1` died: free it, then go on at `back`.
-    Dealloc { from: Label, back: Label, site: SiteRef },
+    Dealloc {
+        from: Label,
+        back: Label,
+        site: SiteRef,
+    },
     /// The eval breaker is set: poll, then go on at `back`.
-    Poll { from: Label, back: Label, site: SiteRef },
+    Poll {
+        from: Label,
+        back: Label,
+        site: SiteRef,
+    },
     /// Call the site's stub, then go on at `back`.
-    Call { from: Label, back: Label, site: SiteRef },
+    Call {
+        from: Label,
+        back: Label,
+        site: SiteRef,
+    },
 }
 
 /// What a finished compilation consists of.
@@ -83,7 +96,12 @@ const UNKNOWN: i16 = -1;
 
 impl<'a, M: MacroAssembler> Compiler<'a, M> {
     /// Prepares compiling `code`, whose decoded bytecode is `bytecode`, for machine code at `address`.
-    pub fn new(address: CodePtr, stubs: &'a Stubs, code: *mut PyCodeObject, bytecode: &'a Bytecode) -> Self {
+    pub fn new(
+        address: CodePtr,
+        stubs: &'a Stubs,
+        code: *mut PyCodeObject,
+        bytecode: &'a Bytecode,
+    ) -> Self {
         let mut m = M::new(address);
         let units = bytecode.units;
         let mut labels = vec![None; units + 1];
@@ -147,7 +165,11 @@ impl<'a, M: MacroAssembler> Compiler<'a, M> {
 
     fn emit_prologue(&mut self) {
         self.m.body_enter();
-        let stub = if self.bytecode.makes_cells_first { self.stubs.enter_before_cells } else { self.stubs.enter };
+        let stub = if self.bytecode.makes_cells_first {
+            self.stubs.enter_before_cells
+        } else {
+            self.stubs.enter
+        };
         self.m.call_near(stub);
     }
 
@@ -166,7 +188,10 @@ impl<'a, M: MacroAssembler> Compiler<'a, M> {
         self.reachable = depth != UNKNOWN;
         self.stack.reset(depth.max(0) as usize);
         if self.bytecode.is_handler(instruction.start) {
-            self.handlers.push(HandlerEntry { offset: instruction.start, code_offset: self.m.position() as u32 });
+            self.handlers.push(HandlerEntry {
+                offset: instruction.start,
+                code_offset: self.m.position() as u32,
+            });
         }
         self.m.bind(label);
         Ok(())
@@ -178,7 +203,11 @@ impl<'a, M: MacroAssembler> Compiler<'a, M> {
         match self.depths[offset] {
             UNKNOWN => self.depths[offset] = depth,
             known if known == depth => {}
-            _ => return Err(CompileError::BadBytecode("paths join with different stack depths")),
+            _ => {
+                return Err(CompileError::BadBytecode(
+                    "paths join with different stack depths",
+                ));
+            }
         }
         Ok(())
     }
@@ -188,7 +217,9 @@ impl<'a, M: MacroAssembler> Compiler<'a, M> {
     /// The label of a jump target; the stack must be flushed, and is what the target starts with.
     pub(crate) fn target(&mut self, offset: u32) -> Result<Label, CompileError> {
         self.join(offset as usize)?;
-        self.labels[offset as usize].ok_or(CompileError::BadBytecode("jump into the middle of an instruction"))
+        self.labels[offset as usize].ok_or(CompileError::BadBytecode(
+            "jump into the middle of an instruction",
+        ))
     }
 
     /// Control does not go on to the next instruction.
@@ -202,9 +233,19 @@ impl<'a, M: MacroAssembler> Compiler<'a, M> {
     }
 
     /// Plans a site of this instruction whose helper sees the operand stack down to `depth` entries.
-    pub(crate) fn plan_site(&mut self, target: CodePtr, helper: *const (), depth: usize, payload: bool) -> SiteRef {
+    pub(crate) fn plan_site(
+        &mut self,
+        target: CodePtr,
+        helper: *const (),
+        depth: usize,
+        payload: bool,
+    ) -> SiteRef {
         let byte_offset = (size_of::<CodeData>() as u32) + self.site_bytes;
-        self.site_bytes += if payload { Site::FULL_BYTES as u32 } else { Site::HEADER_BYTES as u32 };
+        self.site_bytes += if payload {
+            Site::FULL_BYTES as u32
+        } else {
+            Site::HEADER_BYTES as u32
+        };
         let frame_words = refs::FRAME_SPECIALS_SIZE + self.nlocalsplus() + depth;
         let begins_line = self.bytecode.begins_line(self.at.next);
         self.sites.push(SitePlan {
@@ -213,12 +254,37 @@ impl<'a, M: MacroAssembler> Compiler<'a, M> {
             helper,
             stack_words: frame_words as u16,
             next_units: (self.at.next - self.at.offset) as u8,
-            flags: if begins_line { SITE_NEXT_BEGINS_LINE } else { 0 },
+            flags: if begins_line {
+                SITE_NEXT_BEGINS_LINE
+            } else {
+                0
+            },
             oparg: self.at.oparg,
             byte_offset,
             payload,
+            words: [0; 4],
         });
         SiteRef { byte_offset }
+    }
+
+    /// Sets what a word of the site's payload holds at first. The site is the one planned last.
+    pub(crate) fn initialize_word(&mut self, site: SiteRef, index: usize, value: u64) {
+        if let Some(plan) = self.sites.last_mut() {
+            debug_assert_eq!(plan.byte_offset, site.byte_offset);
+            plan.words[index] = value;
+        }
+    }
+
+    /// Marks the site planned last as pushing a null behind its value.
+    pub(crate) fn mark_pushes_null(&mut self) {
+        if let Some(plan) = self.sites.last_mut() {
+            plan.flags |= SITE_PUSHES_NULL;
+        }
+    }
+
+    /// A word of the site's payload.
+    pub(crate) fn payload_word(&self, site: SiteRef, index: usize) -> Mem {
+        Reg::Data.at(site.byte_offset as usize + Site::HEADER_BYTES + index * 8)
     }
 
     /// Locals, cells and free variables.
@@ -260,7 +326,9 @@ impl<'a, M: MacroAssembler> Compiler<'a, M> {
     pub(crate) fn apply_stack_effect(&mut self) -> Result<(), CompileError> {
         let (opcode, oparg) = (self.at.opcode, self.at.oparg);
         let (Some(popped), Some(pushed)) = (opcode.popped(oparg), opcode.pushed(oparg)) else {
-            return Err(CompileError::BadBytecode("instruction without a stack effect"));
+            return Err(CompileError::BadBytecode(
+                "instruction without a stack effect",
+            ));
         };
         if popped as usize > self.stack.depth() {
             return Err(CompileError::BadBytecode("operand stack underflow"));
@@ -275,7 +343,12 @@ impl<'a, M: MacroAssembler> Compiler<'a, M> {
     /// Leaves to the interpreter at this instruction, for good.
     pub(crate) fn emit_leave(&mut self, reason: ExitReason) -> Result<(), CompileError> {
         self.stack.flush(&mut self.m);
-        let site = self.plan_site(self.stubs.leave_at, std::ptr::null(), self.stack.depth(), false);
+        let site = self.plan_site(
+            self.stubs.leave_at,
+            std::ptr::null(),
+            self.stack.depth(),
+            false,
+        );
         self.load_site(site);
         self.m.mov_imm(Reg::A2, reason as u64);
         let stub = self.stubs.leave_at;
@@ -289,7 +362,8 @@ impl<'a, M: MacroAssembler> Compiler<'a, M> {
         let back = self.m.new_label();
         let from = self.m.new_label();
         let site = self.plan_site(self.stubs.dealloc, std::ptr::null(), depth, false);
-        self.m.branch_bits_set(Reg::A1, crate::stubs::BORROWED as u32, back);
+        self.m
+            .branch_bits_set(Reg::A1, crate::stubs::BORROWED as u32, back);
         self.m.dec32_mem_branch_zero(Reg::A1.at(0), from);
         self.m.bind(back);
         self.cold.push(Cold::Dealloc { from, back, site });
@@ -331,7 +405,10 @@ impl Output {
         for plan in &self.sites {
             // SAFETY: offsets were handed out within `site_bytes`, 8-byte aligned.
             unsafe {
-                let site = data.cast::<u8>().add(plan.byte_offset as usize).cast::<Site>();
+                let site = data
+                    .cast::<u8>()
+                    .add(plan.byte_offset as usize)
+                    .cast::<Site>();
                 site.write(Site {
                     target: plan.target,
                     instr: (*data).code_start.add(plan.instr_offset as usize),
@@ -342,7 +419,7 @@ impl Output {
                     oparg: plan.oparg,
                 });
                 if plan.payload {
-                    Site::payload(site).write_bytes(0, 1);
+                    Site::payload(site).write(Payload { words: plan.words });
                 }
             }
         }

@@ -14,12 +14,12 @@ use std::time::Instant;
 
 use hotstamp_layout::ffi::{self, PyCodeObject, PyObject};
 use hotstamp_layout::refs::{self, StackRef};
-use hotstamp_runtime::code_data::{CodeData, NewCode, SIMPLE_ARGUMENTS};
+use hotstamp_runtime::code_data::{CALL_STUB_MAGIC, CodeData, NewCode, SIMPLE_ARGUMENTS};
 use hotstamp_runtime::code_memory::CodeMemory;
 use hotstamp_runtime::exits::ExitReason;
 use hotstamp_runtime::registry::{self, Compiler as RegisteredCompiler, StartError};
 use hotstamp_runtime::site::CodePtr;
-use hotstamp_runtime::{entry, stats};
+use hotstamp_runtime::{caches, entry, stats};
 use once_cell::sync::OnceCell;
 
 use crate::bytecode::Bytecode;
@@ -55,7 +55,11 @@ pub enum BaselineError {
 pub fn start() -> Result<(), BaselineError> {
     let stubs = shared_stubs()?;
     if registry::compiler().is_none() {
-        registry::start(RegisteredCompiler { compile: compile_counted, trampoline: stubs.trampoline })?;
+        caches::start(stubs.cache_stubs());
+        registry::start(RegisteredCompiler {
+            compile: compile_counted,
+            trampoline: stubs.trampoline,
+        })?;
     }
     Ok(())
 }
@@ -83,8 +87,14 @@ unsafe fn compile_counted(
     match result {
         Ok((data, instructions)) => {
             // SAFETY: just made.
-            let (code_bytes, metadata_bytes) = unsafe { ((*data).code_bytes, (*data).metadata_bytes) };
-            stats::count_stamped(code_bytes as usize, metadata_bytes as usize, instructions, started.elapsed());
+            let (code_bytes, metadata_bytes) =
+                unsafe { ((*data).code_bytes, (*data).metadata_bytes) };
+            stats::count_stamped(
+                code_bytes as usize,
+                metadata_bytes as usize,
+                instructions,
+                started.elapsed(),
+            );
             // SAFETY: a live code object.
             unsafe { log(code, code_bytes, started) };
             Ok(data)
@@ -102,7 +112,12 @@ unsafe fn log(code: *mut PyCodeObject, code_bytes: u32, started: Instant) {
         let micros = started.elapsed().as_micros() as u64;
         // SAFETY: a live code object.
         let name = unsafe { qualified_name(code) };
-        tracing::debug!(tier = "baseline", bytes = code_bytes, micros, "Finished compiling {name}");
+        tracing::debug!(
+            tier = "baseline",
+            bytes = code_bytes,
+            micros,
+            "Finished compiling {name}"
+        );
     }
 }
 
@@ -116,9 +131,15 @@ unsafe fn qualified_name(code: *mut PyCodeObject) -> String {
                 ffi::PyErr_Clear();
                 return String::from("?");
             }
-            std::ffi::CStr::from_ptr(utf8).to_string_lossy().into_owned()
+            std::ffi::CStr::from_ptr(utf8)
+                .to_string_lossy()
+                .into_owned()
         };
-        format!("{}:{}", text((*code).co_filename), text((*code).co_qualname))
+        format!(
+            "{}:{}",
+            text((*code).co_filename),
+            text((*code).co_qualname)
+        )
     }
 }
 
@@ -175,7 +196,10 @@ unsafe fn install(
         let mut bytes = output.code.clone();
         let body = bytes.len().next_multiple_of(16);
         bytes.resize(body, 0);
-        let stub = CodePtr(address.0.wrapping_add(body));
+        // In front of the stub: the mark by which callers know it, and its data.
+        bytes.extend_from_slice(&CALL_STUB_MAGIC.to_le_bytes());
+        bytes.extend_from_slice(&(data as u64).to_le_bytes());
+        let stub = CodePtr(address.0.wrapping_add(bytes.len()));
         let linked = call_stub(stub, data).and_then(|stub_code| {
             bytes.extend_from_slice(&stub_code);
             Ok(memory.publish(&bytes)?)

@@ -26,7 +26,10 @@ pub struct VirtualStack {
 impl VirtualStack {
     /// An empty stack in a frame with that many locals, cells and free variables.
     pub fn new(nlocalsplus: u32) -> Self {
-        VirtualStack { entries: Vec::with_capacity(16), nlocalsplus }
+        VirtualStack {
+            entries: Vec::with_capacity(16),
+            nlocalsplus,
+        }
     }
 
     /// Number of entries.
@@ -116,7 +119,9 @@ impl VirtualStack {
         match entry {
             Entry::Memory => return,
             Entry::Acc => m.store(self.slot(depth), Reg::Acc),
-            Entry::Const(bits) if bits == NULL_BITS as u64 => m.store_imm(self.slot(depth), NULL_BITS),
+            Entry::Const(bits) if bits == NULL_BITS as u64 => {
+                m.store_imm(self.slot(depth), NULL_BITS)
+            }
             Entry::Local(_) | Entry::Const(_) => {
                 self.materialize(m, entry, depth, Reg::T0);
                 m.store(self.slot(depth), Reg::T0);

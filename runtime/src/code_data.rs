@@ -96,7 +96,11 @@ impl CodeData {
     ///
     /// # Safety
     /// The pointers in `new` are live objects of their kinds.
-    pub unsafe fn allocate(new: NewCode, site_bytes: usize, handlers: &[HandlerEntry]) -> *mut CodeData {
+    pub unsafe fn allocate(
+        new: NewCode,
+        site_bytes: usize,
+        handlers: &[HandlerEntry],
+    ) -> *mut CodeData {
         let layout = Self::layout(site_bytes);
         // SAFETY: the layout is not empty; the block is written before it is used.
         let data = unsafe { std::alloc::alloc(layout) }.cast::<CodeData>();
@@ -137,7 +141,10 @@ impl CodeData {
     }
 
     fn layout(site_bytes: usize) -> Layout {
-        Layout::new::<CodeData>().extend(Layout::array::<u64>(site_bytes / 8).expect("sites fit into memory")).expect("sites fit into memory").0
+        Layout::new::<CodeData>()
+            .extend(Layout::array::<u64>(site_bytes / 8).expect("sites fit into memory"))
+            .expect("sites fit into memory")
+            .0
     }
 
     /// Sets body and call stub, which were published as one piece of `code_bytes` bytes at `body`.
@@ -162,9 +169,13 @@ impl CodeData {
         // SAFETY: see above; sizes as in `allocate`.
         unsafe {
             if !(*data).baseline.0.is_null() {
-                crate::code_memory::CodeMemory::global().free((*data).baseline, (*data).code_bytes as usize);
+                crate::code_memory::CodeMemory::global()
+                    .free((*data).baseline, (*data).code_bytes as usize);
             }
-            let handlers = std::ptr::slice_from_raw_parts_mut((*data).handlers.cast_mut(), (*data).handler_count as usize);
+            let handlers = std::ptr::slice_from_raw_parts_mut(
+                (*data).handlers.cast_mut(),
+                (*data).handler_count as usize,
+            );
             drop(Box::from_raw(handlers));
             let layout = Self::layout((*data).site_bytes as usize);
             std::alloc::dealloc(data.cast(), layout);
@@ -174,8 +185,19 @@ impl CodeData {
     /// The machine code of the handler block at a bytecode offset, if it was compiled.
     pub fn handler_address(&self, offset: u32) -> Option<CodePtr> {
         // SAFETY: `handlers` points at `handler_count` entries for the life of this block (empty: dangling but not read).
-        let handlers = unsafe { std::slice::from_raw_parts(self.handlers, self.handler_count as usize) };
-        let index = handlers.binary_search_by_key(&offset, |entry| entry.offset).ok()?;
-        Some(CodePtr(self.baseline.0.wrapping_add(handlers[index].code_offset as usize)))
+        let handlers =
+            unsafe { std::slice::from_raw_parts(self.handlers, self.handler_count as usize) };
+        let index = handlers
+            .binary_search_by_key(&offset, |entry| entry.offset)
+            .ok()?;
+        Some(CodePtr(
+            self.baseline
+                .0
+                .wrapping_add(handlers[index].code_offset as usize),
+        ))
     }
 }
+
+/// Stands 16 bytes in front of every call stub, with the data's address behind it: compiled callers know stamped functions by it. A random number
+/// that no other code has in front of a function.
+pub const CALL_STUB_MAGIC: u64 = 0xd1c8_5a3b_96e7_42f0;

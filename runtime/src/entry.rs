@@ -8,7 +8,8 @@ use crate::exits::{self, ExitReason};
 use crate::{Frame, bind, frame_stack, hooks, registry};
 
 /// Machine code that enters a body: `(frame, tstate, entry, data) -> StackRef bits or 0`.
-type Trampoline = unsafe extern "C" fn(*mut Frame, *mut PyThreadState, *const u8, *mut CodeData) -> usize;
+type Trampoline =
+    unsafe extern "C" fn(*mut Frame, *mut PyThreadState, *const u8, *mut CodeData) -> usize;
 
 const ARGUMENTS_OFFSET: usize = 1 << (usize::BITS - 1);
 
@@ -30,16 +31,26 @@ pub unsafe extern "C" fn vectorcall_entry(
             return call_default(callable, args, nargsf, kwnames);
         }
         let func = callable.cast::<PyFunctionObject>();
-        let frame = frame_stack::push_frame(tstate, StackRef::from_new(callable), (*data).code, (*data).frame_words as usize);
+        let frame = frame_stack::push_frame(
+            tstate,
+            StackRef::from_new(callable),
+            (*data).code,
+            (*data).frame_words as usize,
+        );
         if frame.is_null() {
             return std::ptr::null_mut();
         }
         let nargs = nargsf & !ARGUMENTS_OFFSET;
         let locals = (&raw mut (*frame).localsplus).cast::<StackRef>();
         let total = (*data).nlocalsplus as usize;
-        if kwnames.is_null() && (*data).flags & SIMPLE_ARGUMENTS != 0 && nargs == (*data).argcount as usize {
+        if kwnames.is_null()
+            && (*data).flags & SIMPLE_ARGUMENTS != 0
+            && nargs == (*data).argcount as usize
+        {
             for index in 0..nargs {
-                locals.add(index).write(StackRef::from_new(*args.add(index)));
+                locals
+                    .add(index)
+                    .write(StackRef::from_new(*args.add(index)));
             }
             for index in nargs..total {
                 locals.add(index).write(StackRef::NULL);
@@ -61,14 +72,24 @@ pub unsafe extern "C" fn vectorcall_entry(
 ///
 /// # Safety
 /// The frame belongs to `data`'s code and is not linked yet: its link is set here.
-unsafe fn enter(tstate: *mut PyThreadState, frame: *mut Frame, data: *mut CodeData) -> *mut PyObject {
+unsafe fn enter(
+    tstate: *mut PyThreadState,
+    frame: *mut Frame,
+    data: *mut CodeData,
+) -> *mut PyObject {
     // SAFETY: a `CodeData` exists only after the compiler was registered; its trampoline has this signature.
     unsafe {
-        let Some(compiler) = registry::compiler() else { return std::ptr::null_mut() };
+        let Some(compiler) = registry::compiler() else {
+            return std::ptr::null_mut();
+        };
         let trampoline = std::mem::transmute::<*const u8, Trampoline>(compiler.trampoline.0);
         (*frame).previous = (*tstate).current_frame;
         let bits = trampoline(frame, tstate, (*data).entry.0, data);
-        if bits == 0 { std::ptr::null_mut() } else { StackRef { bits }.steal() }
+        if bits == 0 {
+            std::ptr::null_mut()
+        } else {
+            StackRef { bits }.steal()
+        }
     }
 }
 
@@ -100,7 +121,10 @@ pub unsafe fn call_default(
 ///
 /// # Safety
 /// `func` is a Python function without parameters; GIL held.
-pub unsafe fn run_body(func: *mut PyFunctionObject, locals: *mut PyObject) -> Result<*mut PyObject, ExitReason> {
+pub unsafe fn run_body(
+    func: *mut PyFunctionObject,
+    locals: *mut PyObject,
+) -> Result<*mut PyObject, ExitReason> {
     // SAFETY: see above; the frame takes a reference to the function and to the locals.
     unsafe {
         let tstate = ffi::PyThreadState_GetUnchecked();
@@ -108,7 +132,12 @@ pub unsafe fn run_body(func: *mut PyFunctionObject, locals: *mut PyObject) -> Re
         if hooks::suspended() || foreign_evaluator(tstate) {
             return Err(ExitReason::TracingEnabled);
         }
-        let frame = frame_stack::push_frame(tstate, StackRef::from_new(func.cast()), (*data).code, (*data).frame_words as usize);
+        let frame = frame_stack::push_frame(
+            tstate,
+            StackRef::from_new(func.cast()),
+            (*data).code,
+            (*data).frame_words as usize,
+        );
         if frame.is_null() {
             return Ok(std::ptr::null_mut());
         }
@@ -136,7 +165,12 @@ const LEAVE: isize = 1;
 ///
 /// # Safety
 /// Called by the prologue stub of `data`'s body.
-pub unsafe extern "C" fn enter_slow(frame: *mut Frame, tstate: *mut PyThreadState, data: *mut CodeData, polls: usize) -> isize {
+pub unsafe extern "C" fn enter_slow(
+    frame: *mut Frame,
+    tstate: *mut PyThreadState,
+    data: *mut CodeData,
+    polls: usize,
+) -> isize {
     // SAFETY: the frame is running, its operand stack is empty and `stackpointer` says so.
     unsafe {
         if (*tstate).py_recursion_remaining < 0 && recursion_error(tstate) {
@@ -146,7 +180,11 @@ pub unsafe extern "C" fn enter_slow(frame: *mut Frame, tstate: *mut PyThreadStat
         if (*data).leave != 0 || native_stack_low(tstate) {
             return LEAVE;
         }
-        if polls == 0 { PROCEED } else { poll(frame, tstate, data) }
+        if polls == 0 {
+            PROCEED
+        } else {
+            poll(frame, tstate, data)
+        }
     }
 }
 
@@ -154,7 +192,10 @@ pub unsafe extern "C" fn enter_slow(frame: *mut Frame, tstate: *mut PyThreadStat
 unsafe fn native_stack_low(tstate: *mut PyThreadState) -> bool {
     let here = 0u8;
     // SAFETY: every `PyThreadState` is the first member of a `_PyThreadStateImpl`.
-    unsafe { (&raw const here as usize) < (*hotstamp_layout::refs::thread_impl(tstate)).c_stack_soft_limit as usize }
+    unsafe {
+        (&raw const here as usize)
+            < (*hotstamp_layout::refs::thread_impl(tstate)).c_stack_soft_limit as usize
+    }
 }
 
 /// The recursion limit was passed: raises, unless the error's own handling runs. As `_Py_CheckRecursiveCallPy`.
@@ -168,7 +209,10 @@ unsafe fn recursion_error(tstate: *mut PyThreadState) -> bool {
             return false;
         }
         (*tstate).recursion_headroom += 1;
-        ffi::PyErr_SetString(ffi::PyExc_RecursionError, c"maximum recursion depth exceeded".as_ptr());
+        ffi::PyErr_SetString(
+            ffi::PyExc_RecursionError,
+            c"maximum recursion depth exceeded".as_ptr(),
+        );
         (*tstate).recursion_headroom -= 1;
         true
     }
@@ -180,7 +224,11 @@ unsafe fn recursion_error(tstate: *mut PyThreadState) -> bool {
 ///
 /// # Safety
 /// `instr_ptr` and `stackpointer` of the running frame are set.
-pub unsafe extern "C" fn poll(_frame: *mut Frame, tstate: *mut PyThreadState, data: *mut CodeData) -> isize {
+pub unsafe extern "C" fn poll(
+    _frame: *mut Frame,
+    tstate: *mut PyThreadState,
+    data: *mut CodeData,
+) -> isize {
     // SAFETY: see above; handlers may run any Python code.
     unsafe {
         if stale(tstate) {
@@ -189,7 +237,11 @@ pub unsafe extern "C" fn poll(_frame: *mut Frame, tstate: *mut PyThreadState, da
         if (*tstate).eval_breaker & 0xff != 0 && ffi::_Py_HandlePending(tstate) != 0 {
             return -2;
         }
-        if stale(tstate) || (*data).leave != 0 { LEAVE } else { PROCEED }
+        if stale(tstate) || (*data).leave != 0 {
+            LEAVE
+        } else {
+            PROCEED
+        }
     }
 }
 
@@ -203,7 +255,11 @@ pub(crate) fn stale(tstate: *mut PyThreadState) -> bool {
 ///
 /// # Safety
 /// As `exits::leave_to_interpreter`.
-pub unsafe extern "C" fn leave_after_poll(frame: *mut Frame, tstate: *mut PyThreadState, data: *mut CodeData) -> usize {
+pub unsafe extern "C" fn leave_after_poll(
+    frame: *mut Frame,
+    tstate: *mut PyThreadState,
+    data: *mut CodeData,
+) -> usize {
     // SAFETY: see above.
     unsafe {
         let reason = if stale(tstate) {

@@ -62,14 +62,20 @@ pub fn count(reason: ExitReason) {
 
 /// Reasons with their counts, those that never happened included.
 pub fn counts() -> impl Iterator<Item = (ExitReason, u64)> {
-    ExitReason::ALL.iter().map(|&reason| (reason, COUNTS[reason as usize].load(Ordering::Relaxed)))
+    ExitReason::ALL
+        .iter()
+        .map(|&reason| (reason, COUNTS[reason as usize].load(Ordering::Relaxed)))
 }
 
 /// Hands the running frame to the interpreter, which finishes it. Returns the result as `StackRef` bits, or 0 with an exception set.
 ///
 /// # Safety
 /// `frame` is the running frame on top of the data stack; `instr_ptr` is the next instruction to execute, `stackpointer` and the slots below it are valid. The frame is consumed.
-pub unsafe extern "C" fn leave_to_interpreter(frame: *mut Frame, tstate: *mut PyThreadState, reason: usize) -> usize {
+pub unsafe extern "C" fn leave_to_interpreter(
+    frame: *mut Frame,
+    tstate: *mut PyThreadState,
+    reason: usize,
+) -> usize {
     COUNTS[reason.min(ExitReason::ALL.len() - 1)].fetch_add(1, Ordering::Relaxed);
     // SAFETY: see above. The interpreter may overwrite locals that operand-stack entries borrow from in ways the compiled code did not, so borrowed
     // entries become owned first. It links the frame and enters the recursion itself.
@@ -78,7 +84,11 @@ pub unsafe extern "C" fn leave_to_interpreter(frame: *mut Frame, tstate: *mut Py
         (*tstate).current_frame = (*frame).previous;
         (*tstate).py_recursion_remaining += 1;
         let result = ffi::_PyEval_EvalFrameDefault(tstate, frame, 0);
-        if result.is_null() { 0 } else { StackRef::from_steal(result).bits }
+        if result.is_null() {
+            0
+        } else {
+            StackRef::from_steal(result).bits
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use hotstamp_layout::refs::StackRef;
 use crate::Frame;
 use crate::code_data::CodeData;
 use crate::entry::stale;
-use crate::site::{SITE_NEXT_BEGINS_LINE, Site};
+use crate::site::{SITE_NEXT_BEGINS_LINE, SITE_PUSHES_NULL, Site};
 
 /// Compiled code goes on.
 pub const STAY: isize = 0;
@@ -31,19 +31,34 @@ pub unsafe extern "C" fn after_operation(
 ) -> isize {
     // SAFETY: see above; the operand stack has room for the result, since the instruction pushes it.
     unsafe {
-        if !stale(tstate) && (*tstate).eval_breaker & 0xff != 0 && ffi::_Py_HandlePending(tstate) != 0 {
+        if !stale(tstate)
+            && (*tstate).eval_breaker & 0xff != 0
+            && ffi::_Py_HandlePending(tstate) != 0
+        {
             if value != 0 {
                 StackRef { bits: value }.xclose();
             }
             return RAISED;
         }
-        let must_leave = stale(tstate) || (*data).leave != 0;
+        // An exhausted iterator (FOR_ITER gives null) jumps: it leaves at a later poll.
+        let jumps = value == StackRef::NULL.bits;
+        let must_leave = !jumps && (stale(tstate) || (*data).leave != 0);
         if !must_leave || (*site).flags & SITE_NEXT_BEGINS_LINE != 0 {
             return STAY;
         }
         if value != 0 {
-            (*frame).stackpointer.cast::<StackRef>().write(StackRef { bits: value });
+            (*frame)
+                .stackpointer
+                .cast::<StackRef>()
+                .write(StackRef { bits: value });
             (*frame).stackpointer = (*frame).stackpointer.add(1);
+            if (*site).flags & SITE_PUSHES_NULL != 0 {
+                (*frame)
+                    .stackpointer
+                    .cast::<StackRef>()
+                    .write(StackRef::NULL);
+                (*frame).stackpointer = (*frame).stackpointer.add(1);
+            }
         }
         (*frame).instr_ptr = (*site).instr.add(usize::from((*site).next_units));
         LEAVE

@@ -3,6 +3,7 @@
 //! Both tiers import this crate; it imports neither. ARCHITECTURE.md describes the contracts.
 
 pub mod bind;
+pub mod caches;
 pub mod code_data;
 pub mod code_memory;
 pub mod entry;

@@ -16,7 +16,11 @@ use crate::site::CodePtr;
 #[derive(Clone, Copy, Debug)]
 pub struct Compiler {
     /// Stamps a code object for the given globals and builtins (borrowed). GIL held.
-    pub compile: unsafe fn(*mut PyCodeObject, *mut PyObject, *mut PyObject) -> Result<*mut CodeData, ExitReason>,
+    pub compile: unsafe fn(
+        *mut PyCodeObject,
+        *mut PyObject,
+        *mut PyObject,
+    ) -> Result<*mut CodeData, ExitReason>,
     /// Enters a body from Rust: `(frame, tstate, entry) -> StackRef bits or 0`.
     pub trampoline: CodePtr,
 }
@@ -119,7 +123,13 @@ fn find(all: &Versions, globals: *mut PyObject, builtins: *mut PyObject) -> *mut
 /// `func` is a Python function; GIL held.
 pub unsafe fn data_for(func: *mut PyFunctionObject) -> Result<*mut CodeData, ExitReason> {
     // SAFETY: as in `existing`.
-    unsafe { data_for_code((*func).func_code.cast(), (*func).func_globals, (*func).func_builtins) }
+    unsafe {
+        data_for_code(
+            (*func).func_code.cast(),
+            (*func).func_globals,
+            (*func).func_builtins,
+        )
+    }
 }
 
 /// As `data_for`, for a code object that runs with these globals and builtins.

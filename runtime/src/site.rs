@@ -62,6 +62,9 @@ pub struct Payload {
 /// `Site::flags`: the next instruction begins a line, so handing the frame over in front of it would lose its LINE event.
 pub const SITE_NEXT_BEGINS_LINE: u8 = 1;
 
+/// `Site::flags`: the instruction pushes a null behind its value.
+pub const SITE_PUSHES_NULL: u8 = 2;
+
 impl Site {
     /// Bytes of a site without feedback.
     pub const HEADER_BYTES: usize = size_of::<Site>();

@@ -5,10 +5,10 @@
 use hotstamp_layout::ffi::{self, PyThreadState};
 use hotstamp_layout::refs::{self, StackRef};
 
+use crate::Frame;
 use crate::code_data::CodeData;
 use crate::exits::{self, ExitReason};
 use crate::site::{CodePtr, Site};
-use crate::Frame;
 
 /// What the error stub does next.
 #[repr(C)]
@@ -54,7 +54,11 @@ fn find_handler(mut table: &[u8], offset: u32) -> Option<Handler> {
             return None;
         }
         if offset < start + size {
-            return Some(Handler { target, depth: depth_lasti >> 1, push_lasti: depth_lasti & 1 != 0 });
+            return Some(Handler {
+                target,
+                depth: depth_lasti >> 1,
+                push_lasti: depth_lasti & 1 != 0,
+            });
         }
     }
     None
@@ -78,9 +82,14 @@ pub unsafe extern "C" fn handle_exception(
     // SAFETY: the frame is the running one and `data` belongs to its code; all pointers are valid by the contract above.
     unsafe {
         let code = (*data).code;
-        let instr = if site.is_null() { (*frame).instr_ptr } else { (*site).instr };
+        let instr = if site.is_null() {
+            (*frame).instr_ptr
+        } else {
+            (*site).instr
+        };
         if reraised == 0 {
-            let incomplete = (*frame).instr_ptr < (*data).code_start.add((*code)._co_firsttraceable as usize);
+            let incomplete =
+                (*frame).instr_ptr < (*data).code_start.add((*code)._co_firsttraceable as usize);
             if !incomplete {
                 add_traceback_entry(tstate);
             }
@@ -99,7 +108,10 @@ pub unsafe extern "C" fn handle_exception(
         }
         let Some(handler) = level else {
             pop_running_frame(tstate, frame);
-            out.write(Continuation { resume: std::ptr::null(), result: 0 });
+            out.write(Continuation {
+                resume: std::ptr::null(),
+                result: 0,
+            });
             return;
         };
         if handler.push_lasti {
@@ -118,10 +130,16 @@ pub unsafe extern "C" fn handle_exception(
                 _ => ExitReason::Invalidated,
             };
             let result = exits::leave_to_interpreter(frame, tstate, reason as usize);
-            out.write(Continuation { resume: std::ptr::null(), result });
+            out.write(Continuation {
+                resume: std::ptr::null(),
+                result,
+            });
             return;
         }
-        out.write(Continuation { resume: resume.unwrap_or(CodePtr(std::ptr::null())).0, result: 0 });
+        out.write(Continuation {
+            resume: resume.unwrap_or(CodePtr(std::ptr::null())).0,
+            result: 0,
+        });
     }
 }
 
@@ -172,9 +190,30 @@ mod tests {
         // (start 2, size 3, target 20, depth 1, lasti), (start 5, size 70, target 30, depth 0)
         let table = [2, 3, 20, 3, 5, 0x41, 6, 30, 0];
         assert_eq!(find_handler(&table, 1), None);
-        assert_eq!(find_handler(&table, 2), Some(Handler { target: 20, depth: 1, push_lasti: true }));
-        assert_eq!(find_handler(&table, 5), Some(Handler { target: 30, depth: 0, push_lasti: false }));
-        assert_eq!(find_handler(&table, 74), Some(Handler { target: 30, depth: 0, push_lasti: false }));
+        assert_eq!(
+            find_handler(&table, 2),
+            Some(Handler {
+                target: 20,
+                depth: 1,
+                push_lasti: true
+            })
+        );
+        assert_eq!(
+            find_handler(&table, 5),
+            Some(Handler {
+                target: 30,
+                depth: 0,
+                push_lasti: false
+            })
+        );
+        assert_eq!(
+            find_handler(&table, 74),
+            Some(Handler {
+                target: 30,
+                depth: 0,
+                push_lasti: false
+            })
+        );
         assert_eq!(find_handler(&table, 75), None);
     }
 }

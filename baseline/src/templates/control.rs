@@ -24,9 +24,12 @@ impl<M: MacroAssembler> Compiler<'_, M> {
     fn emit_poll(&mut self) {
         let site = self.plan_site(self.stubs.poll, std::ptr::null(), self.stack.depth(), false);
         let (from, back) = (self.m.new_label(), self.m.new_label());
-        self.m.load(Reg::T0, tstate(offset_of!(PyThreadState, eval_breaker)));
-        self.m.load(Reg::T1, Reg::Data.at(offset_of!(CodeData, version)));
-        self.m.branch_cmp_mem(Cond::Ne, Reg::T0, Reg::T1.at(0), from);
+        self.m
+            .load(Reg::T0, tstate(offset_of!(PyThreadState, eval_breaker)));
+        self.m
+            .load(Reg::T1, Reg::Data.at(offset_of!(CodeData, version)));
+        self.m
+            .branch_cmp_mem(Cond::Ne, Reg::T0, Reg::T1.at(0), from);
         self.m.bind(back);
         self.cold.push(Cold::Poll { from, back, site });
     }
@@ -55,8 +58,13 @@ impl<M: MacroAssembler> Compiler<'_, M> {
         self.stack.materialize(&mut self.m, entry, depth, Reg::Acc);
         self.stack.flush(&mut self.m);
         let target = self.target(self.at.jump_target())?;
-        let field = if when { offset_of!(CodeData, true_bits) } else { offset_of!(CodeData, false_bits) };
-        self.m.branch_cmp_mem(Cond::Eq, Reg::Acc, Reg::Data.at(field), target);
+        let field = if when {
+            offset_of!(CodeData, true_bits)
+        } else {
+            offset_of!(CodeData, false_bits)
+        };
+        self.m
+            .branch_cmp_mem(Cond::Eq, Reg::Acc, Reg::Data.at(field), target);
         Ok(())
     }
 

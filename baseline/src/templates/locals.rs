@@ -35,7 +35,10 @@ impl<M: MacroAssembler> Compiler<'_, M> {
         self.emit_load_fast(second)
     }
 
-    pub(crate) fn emit_load_fast_borrow_load_fast_borrow(&mut self, oparg: u32) -> Result<(), CompileError> {
+    pub(crate) fn emit_load_fast_borrow_load_fast_borrow(
+        &mut self,
+        oparg: u32,
+    ) -> Result<(), CompileError> {
         let (first, second) = pair(oparg);
         self.emit_load_fast_borrow(first)?;
         self.emit_load_fast_borrow(second)
@@ -54,10 +57,16 @@ impl<M: MacroAssembler> Compiler<'_, M> {
     /// `LOAD_FAST_CHECK`: as `LOAD_FAST` for a local that may be unbound; the helper raises then.
     pub(crate) fn emit_load_fast_check(&mut self, index: u32) -> Result<(), CompileError> {
         self.stack.flush(&mut self.m);
-        let Some((helper, _)) = hotstamp_runtime::helpers::memory_helper(self.at.opcode as u8) else {
+        let Some((helper, _)) = hotstamp_runtime::helpers::memory_helper(self.at.opcode as u8)
+        else {
             return Err(CompileError::BadBytecode("no helper"));
         };
-        let site = self.plan_site(self.stubs.memory, helper as *const (), self.stack.depth(), false);
+        let site = self.plan_site(
+            self.stubs.memory,
+            helper as *const (),
+            self.stack.depth(),
+            false,
+        );
         let (from, back) = (self.m.new_label(), self.m.new_label());
         self.m.load(Reg::Acc, VirtualStack::local(index));
         self.m.branch_cmp_imm(Cond::Eq, Reg::Acc, NULL_BITS, from);
@@ -118,7 +127,8 @@ impl<M: MacroAssembler> Compiler<'_, M> {
         // The table begins at the most negative small integer.
         let index = hotstamp_layout::ffi::_PY_NSMALLNEGINTS as usize + value as usize;
         let object = refs::small_ints().wrapping_add(index);
-        self.stack.push(Entry::Const(object as u64 | BORROWED as u64));
+        self.stack
+            .push(Entry::Const(object as u64 | BORROWED as u64));
         Ok(())
     }
 

@@ -2,6 +2,7 @@
 //!
 //! A template may assume that the virtual stack holds the opcode's inputs, and leaves its outputs there. What has no template of its own goes through its memory helper.
 
+mod attributes;
 mod calls;
 mod control;
 mod iteration;
@@ -27,7 +28,9 @@ impl<M: MacroAssembler> Compiler<'_, M> {
             Opcode::LOAD_FAST => self.emit_load_fast(oparg),
             Opcode::LOAD_FAST_BORROW => self.emit_load_fast_borrow(oparg),
             Opcode::LOAD_FAST_LOAD_FAST => self.emit_load_fast_load_fast(oparg),
-            Opcode::LOAD_FAST_BORROW_LOAD_FAST_BORROW => self.emit_load_fast_borrow_load_fast_borrow(oparg),
+            Opcode::LOAD_FAST_BORROW_LOAD_FAST_BORROW => {
+                self.emit_load_fast_borrow_load_fast_borrow(oparg)
+            }
             Opcode::LOAD_FAST_AND_CLEAR => self.emit_load_fast_and_clear(oparg),
             Opcode::LOAD_FAST_CHECK => self.emit_load_fast_check(oparg),
             Opcode::STORE_FAST => self.emit_store_fast(oparg),
@@ -55,6 +58,10 @@ impl<M: MacroAssembler> Compiler<'_, M> {
             Opcode::BINARY_OP | Opcode::COMPARE_OP | Opcode::CONTAINS_OP => self.emit_binary(),
             Opcode::STORE_SUBSCR => self.emit_store_subscr(),
 
+            Opcode::LOAD_ATTR => self.emit_load_attr(oparg),
+            Opcode::STORE_ATTR => self.emit_store_attr(),
+            Opcode::LOAD_GLOBAL => self.emit_load_global(oparg),
+
             Opcode::FOR_ITER => self.emit_for_iter(),
 
             Opcode::CALL | Opcode::CALL_KW | Opcode::CALL_FUNCTION_EX => self.emit_call(),
@@ -65,7 +72,11 @@ impl<M: MacroAssembler> Compiler<'_, M> {
 
     /// An opcode without a template of its own: through its memory helper.
     fn emit_generic(&mut self, opcode: Opcode) -> Result<(), CompileError> {
-        let stub = if opcode.has_eval_break() { self.stubs.memory_polled } else { self.stubs.memory };
+        let stub = if opcode.has_eval_break() {
+            self.stubs.memory_polled
+        } else {
+            self.stubs.memory
+        };
         self.emit_memory_helper(stub)?;
         if opcode.is_terminator() {
             self.end_block();

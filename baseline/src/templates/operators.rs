@@ -2,7 +2,10 @@
 
 use std::mem::offset_of;
 
+use hotstamp_layout::opcode::Opcode;
+use hotstamp_runtime::caches::operators;
 use hotstamp_runtime::code_data::CodeData;
+use hotstamp_runtime::site::RegisterHelper;
 
 use crate::compiler::{Compiler, register_helper};
 use crate::error::CompileError;
@@ -18,18 +21,26 @@ impl<M: MacroAssembler> Compiler<'_, M> {
         // From the last to the first: `Acc` may hold any of them, and is written last.
         for index in (0..count).rev() {
             let entry = self.stack.peek(count - 1 - index);
-            if index == 0 && (1..count).any(|other| self.stack.peek(count - 1 - other) == Entry::Acc) {
+            if index == 0
+                && (1..count).any(|other| self.stack.peek(count - 1 - other) == Entry::Acc)
+            {
                 debug_assert!(entry != Entry::Acc);
             }
-            self.stack.materialize(&mut self.m, entry, base + index, registers[index]);
+            self.stack
+                .materialize(&mut self.m, entry, base + index, registers[index]);
         }
         self.stack.drop_top(count);
     }
 
     /// `BINARY_OP`, `COMPARE_OP`, `CONTAINS_OP`: two operands, one result, through the site's register helper.
     pub(crate) fn emit_binary(&mut self) -> Result<(), CompileError> {
-        let Some(helper) = register_helper(self.at.opcode) else {
-            return self.emit_memory_helper(self.stubs.memory);
+        let helper = match self.at.opcode {
+            Opcode::BINARY_OP => operators::binary_op as RegisterHelper as *const (),
+            Opcode::COMPARE_OP => operators::compare_op as RegisterHelper as *const (),
+            other => match register_helper(other) {
+                Some(helper) => helper,
+                None => return self.emit_memory_helper(self.stubs.memory),
+            },
         };
         self.pop_operands(2);
         let site = self.plan_site(self.stubs.register, helper, self.stack.depth(), true);
@@ -56,8 +67,12 @@ impl<M: MacroAssembler> Compiler<'_, M> {
         };
         self.pop_operands(1);
         let done = self.m.new_label();
-        for field in [offset_of!(CodeData, true_bits), offset_of!(CodeData, false_bits)] {
-            self.m.branch_cmp_mem(Cond::Eq, Reg::Acc, Reg::Data.at(field), done);
+        for field in [
+            offset_of!(CodeData, true_bits),
+            offset_of!(CodeData, false_bits),
+        ] {
+            self.m
+                .branch_cmp_mem(Cond::Eq, Reg::Acc, Reg::Data.at(field), done);
         }
         let site = self.plan_site(self.stubs.register, helper, self.stack.depth(), true);
         self.call_site(site);
@@ -69,8 +84,10 @@ impl<M: MacroAssembler> Compiler<'_, M> {
     /// `UNARY_NOT`: the operand is exactly True or False, so it is exchanged for the other.
     pub(crate) fn emit_unary_not(&mut self) -> Result<(), CompileError> {
         self.pop_operands(1);
-        self.m.load(Reg::T0, Reg::Data.at(offset_of!(CodeData, true_bits)));
-        self.m.load(Reg::T1, Reg::Data.at(offset_of!(CodeData, false_bits)));
+        self.m
+            .load(Reg::T0, Reg::Data.at(offset_of!(CodeData, true_bits)));
+        self.m
+            .load(Reg::T1, Reg::Data.at(offset_of!(CodeData, false_bits)));
         self.m.alu(Alu::Xor, Reg::Acc, Reg::T0);
         self.m.alu(Alu::Xor, Reg::Acc, Reg::T1);
         self.stack.push(Entry::Acc);
@@ -87,11 +104,18 @@ impl<M: MacroAssembler> Compiler<'_, M> {
         self.stack.spill_acc(&mut self.m);
         let depth = self.stack.depth();
         self.stack.materialize(&mut self.m, left, depth, Reg::T0);
-        self.stack.materialize(&mut self.m, right, depth + 1, Reg::T1);
+        self.stack
+            .materialize(&mut self.m, right, depth + 1, Reg::T1);
         let (same, different) = if inverted == 0 {
-            (offset_of!(CodeData, true_bits), offset_of!(CodeData, false_bits))
+            (
+                offset_of!(CodeData, true_bits),
+                offset_of!(CodeData, false_bits),
+            )
         } else {
-            (offset_of!(CodeData, false_bits), offset_of!(CodeData, true_bits))
+            (
+                offset_of!(CodeData, false_bits),
+                offset_of!(CodeData, true_bits),
+            )
         };
         let done = self.m.new_label();
         self.m.load(Reg::Acc, Reg::Data.at(same));

@@ -4,6 +4,7 @@ use hotstamp_runtime::site::CodePtr;
 
 use super::harness::{Code, Host, State, load_state, store_state, word};
 use crate::masm::Reg::*;
+use crate::masm::aarch64::Aarch64;
 use crate::masm::{Alu, Cond, Label, MacroAssembler, Shift};
 
 /// A small generator of numbers that are the same in every run (xorshift).
@@ -19,7 +20,7 @@ impl Numbers {
 }
 
 /// Emits at least so many bytes that do nothing that is looked at.
-fn padding(masm: &mut Host, bytes: usize) {
+fn padding<M: MacroAssembler>(masm: &mut M, bytes: usize) {
     let end = masm.position() + bytes;
     while masm.position() < end {
         masm.mov(T4, T3);
@@ -38,7 +39,7 @@ fn large(code: impl FnOnce(&mut Host, *const u8)) -> Code {
 }
 
 /// Assembles a branch that is taken if `T0` is odd, in one of the forms with different reach.
-fn branch_if_odd(masm: &mut Host, form: u64, target: Label) {
+fn branch_if_odd<M: MacroAssembler>(masm: &mut M, form: u64, target: Label) {
     match form {
         0 => masm.branch_bits_set(T0, 1, target),
         1 => {
@@ -123,26 +124,73 @@ fn branches_backward_over_any_distance() {
     }
 }
 
-/// Programs of many blocks. Each block changes T0 and may branch to any other; a budget ends it. The same program runs as machine code and here.
+/// One of the many blocks of a program. Each changes T0 and may branch to any other.
+struct Block {
+    multiplier: u64,
+    form: u64,
+    target: usize,
+    padding: usize,
+    near: bool,
+}
+
+/// A program with a budget of blocks in T1, so that it ends. `address` is that of position 0.
+fn assemble<M: MacroAssembler>(masm: &mut M, address: *const u8, program: &[Block]) {
+    let labels: Vec<Label> = program.iter().map(|_| masm.new_label()).collect();
+    let (start, end) = (masm.new_label(), masm.new_label());
+    masm.jump(start);
+    masm.align();
+    let leave = CodePtr(address.wrapping_add(masm.position()));
+    masm.jump(end);
+    masm.bind(start);
+    for (block, &label) in program.iter().zip(&labels) {
+        masm.bind(label);
+        masm.alu_imm(Alu::Sub, T1, 1);
+        if block.near {
+            masm.branch_cmp_imm_near(Cond::Eq, T1, 0, leave);
+        } else {
+            masm.branch_cmp_imm(Cond::Eq, T1, 0, end);
+        }
+        // A literal each.
+        masm.mov_imm(A1, block.multiplier);
+        masm.alu(Alu::Add, T0, A1);
+        masm.mov(A1, T0);
+        masm.shift_imm(Shift::RightLogical, A1, 7);
+        masm.alu(Alu::Xor, T0, A1);
+        branch_if_odd(masm, block.form, labels[block.target]);
+        padding(masm, block.padding);
+    }
+    masm.bind(end);
+}
+
+/// What the program makes of T0 and T1.
+fn interpret(program: &[Block], mut value: u64, mut budget: u64) -> (u64, u64) {
+    let mut at = 0;
+    while let Some(block) = program.get(at) {
+        budget -= 1;
+        if budget == 0 {
+            break;
+        }
+        value = value.wrapping_add(block.multiplier);
+        value ^= value >> 7;
+        at = if value & 1 == 1 { block.target } else { at + 1 };
+    }
+    (value, budget)
+}
+
 #[test]
 fn random_control_flow() {
-    struct Block {
-        multiplier: u64,
-        form: u64,
-        target: usize,
-        padding: usize,
-        near: bool,
-    }
-    for (seed, blocks, most_padding) in [
-        (1, 200, 64),
-        (2, 2000, 40),
-        (3, 400, 2000),
-        (4, 300, 40_000),
-        (5, 40, 200_000),
-        (6, 20_000, 100),
-        (7, 3000, 2000),
-    ] {
-        let mut numbers = Numbers(0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(seed));
+    // Blocks, and the most bytes of padding behind each: from what needs no island to what needs many.
+    let shapes = [
+        (200, 64),
+        (2000, 40),
+        (400, 2000),
+        (300, 40_000),
+        (40, 200_000),
+        (20_000, 100),
+        (3000, 2000),
+    ];
+    for (seed, (blocks, most_padding)) in shapes.into_iter().enumerate() {
+        let mut numbers = Numbers(0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(seed as u64 + 1));
         let program: Vec<Block> = (0..blocks)
             .map(|_| Block {
                 multiplier: numbers.below(1 << 60) << 3 | 5,
@@ -152,53 +200,23 @@ fn random_control_flow() {
                 near: numbers.below(8) == 0,
             })
             .collect();
-        let code = large(|masm, address| {
-            let labels: Vec<Label> = program.iter().map(|_| masm.new_label()).collect();
-            let (start, end) = (masm.new_label(), masm.new_label());
-            masm.jump(start);
-            masm.align();
-            let leave = CodePtr(address.wrapping_add(masm.position()));
-            masm.jump(end);
-            masm.bind(start);
-            for (block, &label) in program.iter().zip(&labels) {
-                masm.bind(label);
-                // A budget in T1, so that every program ends.
-                masm.alu_imm(Alu::Sub, T1, 1);
-                if block.near {
-                    masm.branch_cmp_imm_near(Cond::Eq, T1, 0, leave);
-                } else {
-                    masm.branch_cmp_imm(Cond::Eq, T1, 0, end);
-                }
-                // A literal each.
-                masm.mov_imm(A1, block.multiplier);
-                masm.alu(Alu::Add, T0, A1);
-                masm.mov(A1, T0);
-                masm.shift_imm(Shift::RightLogical, A1, 7);
-                masm.alu(Alu::Xor, T0, A1);
-                branch_if_odd(masm, block.form, labels[block.target]);
-                padding(masm, block.padding);
-            }
-            masm.bind(end);
-        });
+        // On every host: whether AArch64's branches reach is found out when they are assembled.
+        let address = 0x10_0000 as *const u8;
+        let mut masm = Aarch64::new(CodePtr(address));
+        assemble(&mut masm, address, &program);
+        masm.ret();
+        masm.finish().unwrap();
+
+        let code = large(|masm, address| assemble(masm, address, &program));
         for start in 0..50 {
             let budget = 3 * blocks;
             let mut state = State::new();
             state.set(T0, start);
             state.set(T1, budget);
             code.run(&mut state);
-            let (mut value, mut left, mut at) = (start, budget, 0);
-            while let Some(block) = program.get(at) {
-                left -= 1;
-                if left == 0 {
-                    break;
-                }
-                value = value.wrapping_add(block.multiplier);
-                value ^= value >> 7;
-                at = if value & 1 == 1 { block.target } else { at + 1 };
-            }
             assert_eq!(
                 (state.get(T0), state.get(T1)),
-                (value, left),
+                interpret(&program, start, budget),
                 "seed {seed}, start {start}, {} bytes",
                 code.bytes
             );

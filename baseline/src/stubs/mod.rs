@@ -3,10 +3,14 @@
 //! A site's stub runs on the body's native frame. It either returns to the site, or leaves the body for good: on an error it goes to
 //! the shared error path, and when an assumption broke it hands the frame to the interpreter.
 
+mod attributes;
+mod operators;
+
 use std::mem::offset_of;
 
 use hotstamp_layout::ffi::{self, _PyInterpreterFrame as Frame, PyThreadState};
-use hotstamp_runtime::code_data::CodeData;
+use hotstamp_runtime::caches::CacheStubs;
+use hotstamp_runtime::code_data::{CALL_STUB_MAGIC, CodeData, SIMPLE_ARGUMENTS};
 use hotstamp_runtime::site::{CodePtr, Site};
 use hotstamp_runtime::unwind::Continuation;
 use hotstamp_runtime::{entry, exits, leave, unwind};
@@ -76,10 +80,80 @@ stub_table! {
     poll,
     /// Leaves to the interpreter at the site's instruction; `A2` is the reason.
     leave_at,
-    /// Calls a compiled Python function without self.
-    call_function,
-    /// Calls a compiled Python function with self (bound methods, method calls).
-    call_method,
+    /// CALL of anything: compiled Python functions directly, the rest through the memory helper.
+    call,
+    /// Inline cache; see `CacheStubs`.
+    attr_inline,
+    /// Inline cache; see `CacheStubs`.
+    attr_slot,
+    /// Inline cache; see `CacheStubs`.
+    attr_class,
+    /// Inline cache; see `CacheStubs`.
+    attr_class_unshadowed,
+    /// Inline cache; see `CacheStubs`.
+    attr_module,
+    /// Inline cache; see `CacheStubs`.
+    attr_type,
+    /// Inline cache; see `CacheStubs`.
+    method_class,
+    /// Inline cache; see `CacheStubs`.
+    method_class_unshadowed,
+    /// Inline cache; see `CacheStubs`.
+    method_module,
+    /// Inline cache; see `CacheStubs`.
+    method_type,
+    /// Inline cache; see `CacheStubs`.
+    store_inline,
+    /// Inline cache; see `CacheStubs`.
+    store_slot,
+    /// Inline cache; see `CacheStubs`.
+    int_add,
+    /// Inline cache; see `CacheStubs`.
+    int_sub,
+    /// Inline cache; see `CacheStubs`.
+    int_mul,
+    /// Inline cache; see `CacheStubs`.
+    float_add,
+    /// Inline cache; see `CacheStubs`.
+    float_sub,
+    /// Inline cache; see `CacheStubs`.
+    float_mul,
+    /// Inline cache; see `CacheStubs`.
+    float_div,
+    /// Inline cache; see `CacheStubs`.
+    list_subscript,
+    /// Inline cache; see `CacheStubs`.
+    tuple_subscript,
+    /// Inline cache; see `CacheStubs`.
+    int_lt,
+    /// Inline cache; see `CacheStubs`.
+    int_le,
+    /// Inline cache; see `CacheStubs`.
+    int_eq,
+    /// Inline cache; see `CacheStubs`.
+    int_ne,
+    /// Inline cache; see `CacheStubs`.
+    int_gt,
+    /// Inline cache; see `CacheStubs`.
+    int_ge,
+    /// Inline cache; see `CacheStubs`.
+    float_lt,
+    /// Inline cache; see `CacheStubs`.
+    float_le,
+    /// Inline cache; see `CacheStubs`.
+    float_eq,
+    /// Inline cache; see `CacheStubs`.
+    float_ne,
+    /// Inline cache; see `CacheStubs`.
+    float_gt,
+    /// Inline cache; see `CacheStubs`.
+    float_ge,
+    /// Inline cache; see `CacheStubs`.
+    iterate_list,
+    /// Inline cache; see `CacheStubs`.
+    iterate_tuple,
+    /// Inline cache; see `CacheStubs`.
+    iterate_range,
 }
 
 /// What is shared by the stubs while they are assembled.
@@ -89,6 +163,57 @@ pub(crate) struct Builder<M> {
     reraise: Label,
     leave_after_value: Label,
     leave_after_void: Label,
+    /// Tails of cache stubs, see `value_tails`.
+    new_value: Label,
+    close_acc: Label,
+    close_both: Label,
+    close_acc_then_a1: Label,
+}
+
+impl Stubs {
+    /// What the miss helpers choose from.
+    pub fn cache_stubs(&self) -> CacheStubs {
+        CacheStubs {
+            register: self.register,
+            register_void: self.register_void,
+            attr_inline: self.attr_inline,
+            attr_slot: self.attr_slot,
+            attr_class: self.attr_class,
+            attr_class_unshadowed: self.attr_class_unshadowed,
+            attr_module: self.attr_module,
+            attr_type: self.attr_type,
+            method_class: self.method_class,
+            method_class_unshadowed: self.method_class_unshadowed,
+            method_module: self.method_module,
+            method_type: self.method_type,
+            store_inline: self.store_inline,
+            store_slot: self.store_slot,
+            int_add: self.int_add,
+            int_sub: self.int_sub,
+            int_mul: self.int_mul,
+            float_add: self.float_add,
+            float_sub: self.float_sub,
+            float_mul: self.float_mul,
+            float_div: self.float_div,
+            list_subscript: self.list_subscript,
+            tuple_subscript: self.tuple_subscript,
+            int_lt: self.int_lt,
+            int_le: self.int_le,
+            int_eq: self.int_eq,
+            int_ne: self.int_ne,
+            int_gt: self.int_gt,
+            int_ge: self.int_ge,
+            float_lt: self.float_lt,
+            float_le: self.float_le,
+            float_eq: self.float_eq,
+            float_ne: self.float_ne,
+            float_gt: self.float_gt,
+            float_ge: self.float_ge,
+            iterate_list: self.iterate_list,
+            iterate_tuple: self.iterate_tuple,
+            iterate_range: self.iterate_range,
+        }
+    }
 }
 
 /// Field of the thread state.
@@ -101,11 +226,24 @@ impl<M: MacroAssembler> Builder<M> {
         let mut masm = M::new(address);
         let (error, reraise) = (masm.new_label(), masm.new_label());
         let (leave_after_value, leave_after_void) = (masm.new_label(), masm.new_label());
-        Builder { masm, error, reraise, leave_after_value, leave_after_void }
+        let (new_value, close_acc) = (masm.new_label(), masm.new_label());
+        let (close_both, close_acc_then_a1) = (masm.new_label(), masm.new_label());
+        Builder {
+            masm,
+            error,
+            reraise,
+            leave_after_value,
+            leave_after_void,
+            new_value,
+            close_acc,
+            close_both,
+            close_acc_then_a1,
+        }
     }
 
     fn finish(mut self) -> Result<Vec<u8>, AssembleError> {
         self.leave_tails();
+        self.value_tails();
         self.masm.finish()
     }
 
@@ -126,9 +264,20 @@ impl<M: MacroAssembler> Builder<M> {
         let m = &mut self.masm;
         let slow = m.new_label();
         m.store(tstate(offset_of!(PyThreadState, current_frame)), Reg::Frame);
-        m.add32_mem(tstate(offset_of!(PyThreadState, py_recursion_remaining)), -1);
-        m.branch_mem32_imm(Cond::Lt, tstate(offset_of!(PyThreadState, py_recursion_remaining)), 0, slow);
-        m.branch_stack_below_mem(tstate(offset_of!(ffi::_PyThreadStateImpl, c_stack_soft_limit)), slow);
+        m.add32_mem(
+            tstate(offset_of!(PyThreadState, py_recursion_remaining)),
+            -1,
+        );
+        m.branch_mem32_imm(
+            Cond::Lt,
+            tstate(offset_of!(PyThreadState, py_recursion_remaining)),
+            0,
+            slow,
+        );
+        m.branch_stack_below_mem(
+            tstate(offset_of!(ffi::_PyThreadStateImpl, c_stack_soft_limit)),
+            slow,
+        );
         if poll {
             m.load(Reg::T0, tstate(offset_of!(PyThreadState, eval_breaker)));
             m.load(Reg::T1, Reg::Data.at(offset_of!(CodeData, version)));
@@ -225,7 +374,12 @@ impl<M: MacroAssembler> Builder<M> {
         m.alu(Alu::Xor, Reg::T0, Reg::T1);
         m.shift_imm(crate::masm::Shift::RightLogical, Reg::T0, 8);
         m.branch_cmp_imm(Cond::Ne, Reg::T0, 0, stale);
-        m.branch_mem32_imm(Cond::Ne, Reg::Data.at(offset_of!(CodeData, leave)), 0, stale);
+        m.branch_mem32_imm(
+            Cond::Ne,
+            Reg::Data.at(offset_of!(CodeData, leave)),
+            0,
+            stale,
+        );
     }
 
     /// Branches to `events` if anything is pending or the instrumentation version changed. Uses T0, T1.
@@ -234,7 +388,12 @@ impl<M: MacroAssembler> Builder<M> {
         m.load(Reg::T0, tstate(offset_of!(PyThreadState, eval_breaker)));
         m.load(Reg::T1, Reg::Data.at(offset_of!(CodeData, version)));
         m.branch_cmp_mem(Cond::Ne, Reg::T0, Reg::T1.at(0), events);
-        m.branch_mem32_imm(Cond::Ne, Reg::Data.at(offset_of!(CodeData, leave)), 0, events);
+        m.branch_mem32_imm(
+            Cond::Ne,
+            Reg::Data.at(offset_of!(CodeData, leave)),
+            0,
+            events,
+        );
     }
 
     fn memory(&mut self) {
@@ -338,7 +497,11 @@ impl<M: MacroAssembler> Builder<M> {
         m.stub_abandon();
         m.jump(self.error);
         m.bind(changed);
-        let target = if value { self.leave_after_value } else { self.leave_after_void };
+        let target = if value {
+            self.leave_after_value
+        } else {
+            self.leave_after_void
+        };
         m.jump(target);
     }
 
@@ -382,7 +545,8 @@ impl<M: MacroAssembler> Builder<M> {
     /// Acc = value. Jumped to at body level.
     fn return_value(&mut self) {
         let m = &mut self.masm;
-        let (owned, slow, next, done) = (m.new_label(), m.new_label(), m.new_label(), m.new_label());
+        let (owned, slow, next, done) =
+            (m.new_label(), m.new_label(), m.new_label(), m.new_label());
         // The result leaves the frame it may be borrowed from: own it, unless it is immortal.
         m.branch_bits_clear(Reg::Acc, BORROWED as u32, owned);
         m.lea(Reg::T0, Reg::Acc.offset(-BORROWED));
@@ -394,8 +558,18 @@ impl<M: MacroAssembler> Builder<M> {
         m.load(Reg::T0, Reg::Frame.at(offset_of!(Frame, previous)));
         m.store(tstate(offset_of!(PyThreadState, current_frame)), Reg::T0);
         // A frame object takes the frame over, and class bodies own their namespace: both are rare.
-        m.branch_mem_imm(Cond::Ne, Reg::Frame.at(offset_of!(Frame, frame_obj)), 0, slow);
-        m.branch_mem_imm(Cond::Ne, Reg::Frame.at(offset_of!(Frame, f_locals)), 0, slow);
+        m.branch_mem_imm(
+            Cond::Ne,
+            Reg::Frame.at(offset_of!(Frame, frame_obj)),
+            0,
+            slow,
+        );
+        m.branch_mem_imm(
+            Cond::Ne,
+            Reg::Frame.at(offset_of!(Frame, f_locals)),
+            0,
+            slow,
+        );
         m.load32(Reg::T1, Reg::Data.at(offset_of!(CodeData, nlocalsplus)));
         // Locals are released from the last to the first, as the interpreter does; destructors may run.
         m.bind(next);
@@ -415,7 +589,10 @@ impl<M: MacroAssembler> Builder<M> {
         m.jump(next);
 
         m.bind(done);
-        for field in [offset_of!(Frame, f_funcobj), offset_of!(Frame, f_executable)] {
+        for field in [
+            offset_of!(Frame, f_funcobj),
+            offset_of!(Frame, f_executable),
+        ] {
             let (kept, free) = (m.new_label(), m.new_label());
             m.load(Reg::T2, Reg::Frame.at(field));
             m.branch_bits_set(Reg::T2, BORROWED as u32, kept);
@@ -496,45 +673,55 @@ impl<M: MacroAssembler> Builder<M> {
         m.body_return();
     }
 
-    fn call_function(&mut self) {
-        self.call_compiled(false);
-    }
-
-    fn call_method(&mut self) {
-        self.call_compiled(true);
-    }
-
-    /// A call site whose callee was a compiled function with fitting arguments. The operand stack holds callable, self or null, and arguments.
-    /// Payload: word 0 the callee's stub, word 1 its data.
-    fn call_compiled(&mut self, with_self: bool) {
-        const PAYLOAD: usize = size_of::<Site>();
+    /// The operand stack holds callable, self or null, and arguments. A Python function that is stamped is recognised by the mark in front of its call stub; if it takes
+    /// exactly these positional arguments, they move into its frame.
+    fn call(&mut self) {
         let m = &mut self.masm;
-        let miss = m.new_label();
-        // T2 = address of the callable's slot.
+        let (miss, has_self) = (m.new_label(), m.new_label());
+        // T2 = address of the callable's slot, then of the first argument; T1 = number of arguments.
         m.load16(Reg::T0, Reg::A3.at(offset_of!(Site, stack_words)));
-        m.lea_indexed(Reg::T0, Reg::Frame, Reg::T0, 0);
         m.load32(Reg::T1, Reg::A3.at(offset_of!(Site, oparg)));
-        m.mov(Reg::T2, Reg::T1);
-        m.shift_imm(crate::masm::Shift::Left, Reg::T2, 3);
-        m.alu(Alu::Sub, Reg::T0, Reg::T2);
-        m.lea(Reg::T2, Reg::T0.offset(-16));
+        m.alu(Alu::Sub, Reg::T0, Reg::T1);
+        m.lea_indexed(Reg::T2, Reg::Frame, Reg::T0, -16);
         m.load(Reg::A1, Reg::T2.at(0));
         m.mov(Reg::A2, Reg::A1);
         m.alu_imm(Alu::And, Reg::A2, !BORROWED);
-        // Only functions have a stub of ours in this place: an object of another kind is told by its type.
         m.load(Reg::T0, Reg::A2.at(offset_of!(ffi::PyObject, ob_type)));
         m.mov_imm(Reg::T3, (&raw const ffi::PyFunction_Type) as u64);
         m.branch_cmp(Cond::Ne, Reg::T0, Reg::T3, miss);
-        m.load(Reg::T0, Reg::A2.at(offset_of!(ffi::PyFunctionObject, vectorcall)));
-        m.branch_cmp_mem(Cond::Ne, Reg::T0, Reg::A3.at(PAYLOAD), miss);
-        let cond = if with_self { Cond::Eq } else { Cond::Ne };
-        m.branch_mem_imm(cond, Reg::T2.at(8), NULL_BITS, miss);
-        m.load(Reg::A5, Reg::A3.at(PAYLOAD + 8));
+        m.load(
+            Reg::T0,
+            Reg::A2.at(offset_of!(ffi::PyFunctionObject, vectorcall)),
+        );
+        m.mov_imm(Reg::T3, CALL_STUB_MAGIC);
+        m.branch_cmp_mem(Cond::Ne, Reg::T3, Reg::T0.offset(-16), miss);
+        m.load(Reg::A5, Reg::T0.offset(-8));
+        m.lea(Reg::A4, Reg::T2.at(16));
+        m.branch_mem_imm(Cond::Eq, Reg::T2.at(8), NULL_BITS, has_self);
+        m.alu_imm(Alu::Add, Reg::T1, 1);
+        m.lea(Reg::A4, Reg::T2.at(8));
+        m.bind(has_self);
+        m.branch_cmp32_mem(
+            Cond::Ne,
+            Reg::T1,
+            Reg::A5.at(offset_of!(CodeData, argcount)),
+            miss,
+        );
+        m.branch_mem32_bits_clear(
+            Reg::A5.at(offset_of!(CodeData, flags)),
+            SIMPLE_ARGUMENTS,
+            miss,
+        );
         // Room on the data stack: T3 = the new frame, T4 = its end.
         m.load(Reg::T3, tstate(offset_of!(PyThreadState, datastack_top)));
         m.load32(Reg::T4, Reg::A5.at(offset_of!(CodeData, frame_words)));
         m.lea_indexed(Reg::T4, Reg::T3, Reg::T4, 0);
-        m.branch_cmp_mem(Cond::AboveEq, Reg::T4, tstate(offset_of!(PyThreadState, datastack_limit)), miss);
+        m.branch_cmp_mem(
+            Cond::AboveEq,
+            Reg::T4,
+            tstate(offset_of!(PyThreadState, datastack_limit)),
+            miss,
+        );
         m.store(tstate(offset_of!(PyThreadState, datastack_top)), Reg::T4);
         // The caller: its arguments move away.
         m.load(Reg::T0, Reg::A3.at(offset_of!(Site, instr)));
@@ -561,10 +748,8 @@ impl<M: MacroAssembler> Builder<M> {
         m.lea_indexed(Reg::T0, Reg::T3, Reg::T4, LOCALS as i32);
         m.store(Reg::T3.at(offset_of!(Frame, stackpointer)), Reg::T0);
         // Locals that are no arguments become null (T4 counts down), then the arguments are moved (T1 counts down).
-        if with_self {
-            m.alu_imm(Alu::Add, Reg::T1, 1);
-        }
-        let (clear, cleared, copy, copied) = (m.new_label(), m.new_label(), m.new_label(), m.new_label());
+        let (clear, cleared, copy, copied) =
+            (m.new_label(), m.new_label(), m.new_label(), m.new_label());
         m.mov_imm(Reg::T0, NULL_BITS as u64);
         m.bind(clear);
         m.branch_cmp(Cond::Le, Reg::T4, Reg::T1, cleared);
@@ -572,11 +757,10 @@ impl<M: MacroAssembler> Builder<M> {
         m.store_indexed(Reg::T3, Reg::T4, LOCALS as i32, Reg::T0);
         m.jump(clear);
         m.bind(cleared);
-        let first = if with_self { 8 } else { 16 };
         m.bind(copy);
         m.alu_imm(Alu::Sub, Reg::T1, 1);
         m.branch_cmp_imm(Cond::Lt, Reg::T1, 0, copied);
-        m.load_indexed(Reg::T0, Reg::T2, Reg::T1, first);
+        m.load_indexed(Reg::T0, Reg::A4, Reg::T1, 0);
         m.store_indexed(Reg::T3, Reg::T1, LOCALS as i32, Reg::T0);
         m.jump(copy);
         m.bind(copied);

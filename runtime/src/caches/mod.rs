@@ -1,0 +1,159 @@
+//! Inline caches: what a site learns, and which shared stub it goes through next.
+//!
+//! A site starts at a stub that calls the *miss helper* of its opcode (this folder). The helper does the operation with full semantics, and where the operands are of a
+//! kind that a stub handles, points the site's `target` at that stub and writes what the stub compares into the payload. A stub that does not recognise its operands
+//! calls the same helper again. After `MISS_LIMIT` changes of mind the site is megamorphic and keeps its plain stub.
+//!
+//! Payload of every cached site (the optimizer reads it): word 2's high half counts misses; the rest is the kind's, as its stub documents.
+
+pub mod attributes;
+pub mod globals;
+pub mod iteration;
+pub mod operators;
+
+use once_cell::sync::OnceCell;
+
+use crate::site::{CodePtr, Payload, Site};
+
+macro_rules! cache_stubs {
+    ($($(#[doc = $doc:literal])* $name:ident,)*) => {
+        /// Addresses of the stubs that miss helpers choose from.
+        #[derive(Clone, Copy, Debug)]
+        pub struct CacheStubs { $($(#[doc = $doc])* pub $name: CodePtr,)* }
+    };
+}
+
+cache_stubs! {
+    /// Register helper with a value, no cache: the start, and the megamorphic end.
+    register,
+    /// As `register` for operations without a value.
+    register_void,
+    /// LOAD_ATTR: an inline value of the instance.
+    attr_inline,
+    /// LOAD_ATTR: a slot (member descriptor).
+    attr_slot,
+    /// LOAD_ATTR: a class attribute that no instance can shadow.
+    attr_class,
+    /// LOAD_ATTR: a class attribute that this instance's keys do not shadow.
+    attr_class_unshadowed,
+    /// LOAD_ATTR: an attribute of a module that is itself the constant operand.
+    attr_module,
+    /// LOAD_ATTR: an attribute of a class.
+    attr_type,
+    /// LOAD_ATTR for a call: as `attr_class`.
+    method_class,
+    /// LOAD_ATTR for a call: as `attr_class_unshadowed`.
+    method_class_unshadowed,
+    /// LOAD_ATTR for a call: as `attr_module`.
+    method_module,
+    /// LOAD_ATTR for a call: as `attr_type`.
+    method_type,
+    /// STORE_ATTR: an inline value of the instance.
+    store_inline,
+    /// STORE_ATTR: a slot.
+    store_slot,
+    /// BINARY_OP on two small ints: addition.
+    int_add,
+    /// BINARY_OP on two small ints: subtraction.
+    int_sub,
+    /// BINARY_OP on two small ints: multiplication.
+    int_mul,
+    /// BINARY_OP on two floats: addition.
+    float_add,
+    /// BINARY_OP on two floats: subtraction.
+    float_sub,
+    /// BINARY_OP on two floats: multiplication.
+    float_mul,
+    /// BINARY_OP on two floats: division.
+    float_div,
+    /// BINARY_OP: list[small int].
+    list_subscript,
+    /// BINARY_OP: tuple[small int].
+    tuple_subscript,
+    /// COMPARE_OP on two small ints, by `Py_LT` to `Py_GE`.
+    int_lt,
+    /// See `int_lt`.
+    int_le,
+    /// See `int_lt`.
+    int_eq,
+    /// See `int_lt`.
+    int_ne,
+    /// See `int_lt`.
+    int_gt,
+    /// See `int_lt`.
+    int_ge,
+    /// COMPARE_OP on two floats, by `Py_LT` to `Py_GE`.
+    float_lt,
+    /// See `float_lt`.
+    float_le,
+    /// See `float_lt`.
+    float_eq,
+    /// See `float_lt`.
+    float_ne,
+    /// See `float_lt`.
+    float_gt,
+    /// See `float_lt`.
+    float_ge,
+    /// FOR_ITER over a list.
+    iterate_list,
+    /// FOR_ITER over a tuple.
+    iterate_tuple,
+    /// FOR_ITER over a range.
+    iterate_range,
+}
+
+/// A site that changed its mind this often stays with its plain stub.
+pub const MISS_LIMIT: u32 = 16;
+
+static STUBS: OnceCell<CacheStubs> = OnceCell::new();
+
+/// Registers the stubs, once.
+pub fn start(stubs: CacheStubs) {
+    let _ = STUBS.set(stubs);
+}
+
+/// The registered stubs.
+pub(crate) fn stubs() -> Option<&'static CacheStubs> {
+    STUBS.get()
+}
+
+/// Counts a miss. The stubs to choose from, unless the site has changed its mind too often: then it becomes megamorphic with `plain`.
+///
+/// # Safety
+/// The site has a payload; GIL held.
+pub(crate) unsafe fn note_miss(
+    site: *mut Site,
+    plain: impl Fn(&CacheStubs) -> CodePtr,
+) -> Option<&'static CacheStubs> {
+    // SAFETY: see above.
+    unsafe {
+        let payload = Site::payload(site);
+        let misses = ((*payload).words[2] >> 32) as u32;
+        let stubs = stubs()?;
+        if misses >= MISS_LIMIT {
+            (*site).target = plain(stubs);
+            return None;
+        }
+        (*payload).words[2] += 1 << 32;
+        Some(stubs)
+    }
+}
+
+/// Points a site at a stub, with what the stub compares and uses. The miss count is kept.
+///
+/// # Safety
+/// As `note_miss`.
+pub(crate) unsafe fn set(site: *mut Site, target: CodePtr, words: [u64; 4]) {
+    // SAFETY: see above. Compiled code reads the payload only under the GIL, which is held.
+    unsafe {
+        let payload: *mut Payload = Site::payload(site);
+        let count = (*payload).words[2] & !0xffff_ffff;
+        (*payload).words = [
+            words[0],
+            words[1],
+            count | (words[2] & 0xffff_ffff),
+            words[3],
+        ];
+        (*site).target = target;
+    }
+}

@@ -1,0 +1,120 @@
+//! BINARY_OP and COMPARE_OP.
+
+use hotstamp_layout::ffi::{self, PyObject, PyThreadState};
+use hotstamp_layout::refs::{self, StackRef};
+
+use super::{CacheStubs, note_miss, set};
+use crate::Frame;
+use crate::helpers::operators::{reg_binary_op, reg_compare_op};
+use crate::site::{CodePtr, Site};
+
+/// Whether an object is an int of one digit.
+unsafe fn is_small_int(object: *mut PyObject) -> bool {
+    // SAFETY: a live object.
+    unsafe { refs::is_exact_long(object) && refs::long_is_compact(object.cast()) }
+}
+
+/// `BINARY_OP`. Register helper: `acc` is the left operand, `b` the right.
+///
+/// # Safety
+/// The contract of register helpers (ARCHITECTURE.md).
+pub unsafe extern "C" fn binary_op(
+    acc: StackRef,
+    b: StackRef,
+    c: StackRef,
+    site: *mut Site,
+    frame: *mut Frame,
+    tstate: *mut PyThreadState,
+) -> StackRef {
+    // SAFETY: passed on.
+    unsafe {
+        if let Some(stubs) = note_miss(site, |stubs| stubs.register)
+            && let Some(target) =
+                binary_stub(stubs, (*site).oparg, acc.as_ptr_borrow(), b.as_ptr_borrow())
+        {
+            set(site, target, [0; 4]);
+        }
+        reg_binary_op(acc, b, c, site, frame, tstate)
+    }
+}
+
+unsafe fn binary_stub(
+    stubs: &CacheStubs,
+    oparg: u32,
+    left: *mut PyObject,
+    right: *mut PyObject,
+) -> Option<CodePtr> {
+    // SAFETY: live objects.
+    unsafe {
+        if is_small_int(left) && is_small_int(right) {
+            return match oparg {
+                ffi::NB_ADD | ffi::NB_INPLACE_ADD => Some(stubs.int_add),
+                ffi::NB_SUBTRACT | ffi::NB_INPLACE_SUBTRACT => Some(stubs.int_sub),
+                ffi::NB_MULTIPLY | ffi::NB_INPLACE_MULTIPLY => Some(stubs.int_mul),
+                _ => None,
+            };
+        }
+        if refs::is_exact_float(left) && refs::is_exact_float(right) {
+            return match oparg {
+                ffi::NB_ADD | ffi::NB_INPLACE_ADD => Some(stubs.float_add),
+                ffi::NB_SUBTRACT | ffi::NB_INPLACE_SUBTRACT => Some(stubs.float_sub),
+                ffi::NB_MULTIPLY | ffi::NB_INPLACE_MULTIPLY => Some(stubs.float_mul),
+                ffi::NB_TRUE_DIVIDE | ffi::NB_INPLACE_TRUE_DIVIDE => Some(stubs.float_div),
+                _ => None,
+            };
+        }
+        if oparg == ffi::NB_SUBSCR && is_small_int(right) {
+            if refs::is_exact_list(left) {
+                return Some(stubs.list_subscript);
+            }
+            if refs::is_exact_tuple(left) {
+                return Some(stubs.tuple_subscript);
+            }
+        }
+        None
+    }
+}
+
+/// `COMPARE_OP`. Register helper: `acc` is the left operand, `b` the right.
+///
+/// # Safety
+/// The contract of register helpers (ARCHITECTURE.md).
+pub unsafe extern "C" fn compare_op(
+    acc: StackRef,
+    b: StackRef,
+    c: StackRef,
+    site: *mut Site,
+    frame: *mut Frame,
+    tstate: *mut PyThreadState,
+) -> StackRef {
+    // SAFETY: passed on.
+    unsafe {
+        if let Some(stubs) = note_miss(site, |stubs| stubs.register) {
+            let (left, right) = (acc.as_ptr_borrow(), b.as_ptr_borrow());
+            // The comparison is in the upper bits, `Py_LT` to `Py_GE`.
+            let operation = ((*site).oparg >> 5) as usize;
+            let ints = [
+                stubs.int_lt,
+                stubs.int_le,
+                stubs.int_eq,
+                stubs.int_ne,
+                stubs.int_gt,
+                stubs.int_ge,
+            ];
+            let floats = [
+                stubs.float_lt,
+                stubs.float_le,
+                stubs.float_eq,
+                stubs.float_ne,
+                stubs.float_gt,
+                stubs.float_ge,
+            ];
+            if is_small_int(left) && is_small_int(right) {
+                set(site, ints[operation], [0; 4]);
+            } else if refs::is_exact_float(left) && refs::is_exact_float(right) {
+                set(site, floats[operation], [0; 4]);
+            }
+        }
+        reg_compare_op(acc, b, c, site, frame, tstate)
+    }
+}
