@@ -1,7 +1,7 @@
 """Building and filling containers, subscripts, slices, unpacking, iteration."""
 
 from harness import Noisy, case
-from operator_cases import VALUES, functions
+from operator_cases import VALUES, functions, pairs
 
 NOISY = "Noisy({!r}, {!r})"
 MODES = ("ok", "raises", "declines")
@@ -153,13 +153,12 @@ def unpacking():
 
 
 def subscripts():
-    for container in VALUES.values():
-        for key in VALUES.values():
-            setup = functions(a=container, b=key, v="Noisy('V')")
-            case("STORE_SUBSCR", "a()[b()] = v()", "[v(), a(), b()]", setup=setup, result=lambda *_: None)
-            case("DELETE_SUBSCR", "del a()[b()]", "[a(), b()]", setup=setup, result=lambda *_: None)
-            case("BINARY_SLICE", "r = a()[b():v()]", "[a(), b(), v()]", setup=setup)
-            case("STORE_SLICE", "a()[b():] = v()", "[v(), a(), b(), None]", setup=setup, result=lambda *_: None)
+    for _, _, container, key in pairs():
+        setup = functions(a=container, b=key, v="Noisy('V')")
+        case("STORE_SUBSCR", "a()[b()] = v()", "[v(), a(), b()]", setup=setup, result=lambda *_: None)
+        case("DELETE_SUBSCR", "del a()[b()]", "[a(), b()]", setup=setup, result=lambda *_: None)
+        case("BINARY_SLICE", "r = a()[b():v()]", "[a(), b(), v()]", setup=setup)
+        case("STORE_SLICE", "a()[b():] = v()", "[v(), a(), b(), None]", setup=setup, result=lambda *_: None)
     case("STORE_SUBSCR", "x['k'] = 2; r = x", "[2, x, 'k']", setup="x = {'k': 1}; y = x", result=lambda *_: {"k": 2})
     case("BINARY_SLICE", "r = x[i:j]", "[x, i, j]", setup="x = list(range(5)); i = 1; j = 3")
     identity = "class S:\n def __getitem__(self, key): return key\ns = S()\n" + functions(a="Noisy('A')", b="Noisy('B')", c="Noisy('C')")

@@ -9,6 +9,7 @@ import gc
 import re
 import sys
 
+# Nothing of an earlier case may die during another.
 gc.disable()
 
 checked = {}
@@ -144,8 +145,6 @@ def case(opname, source, operands, env=None, setup="", oparg=None, result=top, e
     `operands` is the text of a list: the helper's operand stack, bottom first. `setup` is executed before both. `result` makes of the helper's status and
     stack what `r` should be. `leaves` counts the operands that belong on the stack after a failure. Without `events`, only the outcomes are compared.
     """
-    # Nothing of an earlier case may die during this one.
-    gc.collect(0)
     opcode = dis.opmap[opname]
     if oparg is None:
         oparg = find_oparg(source, opname)
