@@ -41,6 +41,6 @@ def test_raise_that_passes_through_a_finally_keeps_its_line(run_snippet):
             except ZeroDivisionError as error:
                 frame = error.__traceback__.tb_next.tb_frame
                 return frame.f_lineno - frame.f_code.co_firstlineno
-        assert line(f) == 2 and hotstamp.is_compiled(f)
+        assert line(f) == 4 and hotstamp.is_compiled(f)
         """
     )
