@@ -89,10 +89,11 @@ def test_opt_out(run_snippet):
 
         assert plain(1) == 2 and not hotstamp.is_compiled(plain)
         assert late(1) == 3 and hotstamp.is_compiled(late)
-        calls = hotstamp.stats()["functions_stamped"]
         assert hotstamp.opt_out(late) is late
+        entered = hotstamp.stats()["functions_stamped"]
         assert late(1) == 3
-        assert hotstamp.stats()["exits"]["opted_out"] >= 1
+        assert hotstamp.stats()["functions_stamped"] == entered
+        assert hotstamp.stats()["exits"]["opted_out"] == 2
         """
     )
 
@@ -492,7 +493,7 @@ def test_observers_see_what_the_interpreter_shows(run_python, observer):
     wanted, got = ([ast.literal_eval(line.split(" ", 1)[-1] if i else line) for i, line in enumerate(done.stdout.splitlines())] for done in (expected, compiled))
     assert got[0] == wanted[0]
     assert got[1] == wanted[1]
-    assert len(wanted[1]) > 20
+    assert len(wanted[1]) >= 20
 
 
 def test_other_threads_are_handed_over_too(run_snippet):

@@ -117,25 +117,17 @@ def test_refusal_at_start_up_leaves_the_program_alone(run_python):
 
 
 def test_no_place_for_a_function_watcher(run_snippet):
-    pytest.importorskip("_testcapi")
     out = run_snippet(
         """
-        import _testcapi, hotstamp
-        taken = []
+        import ctypes, hotstamp
+        watcher = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)(lambda *a: 0)
+        taken = 0
         try:
             while True:
-                taken.append(_testcapi.add_func_watcher(len(taken) % 2))
-        except (RuntimeError, ValueError):
-            pass
-        if len(taken) < 8:
-            import ctypes
-            watcher = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)(lambda *a: 0)
-            while True:
-                try:
-                    if ctypes.pythonapi.PyFunction_AddWatcher(watcher) < 0:
-                        break
-                except RuntimeError:
-                    break
+                ctypes.pythonapi.PyFunction_AddWatcher(watcher)
+                taken += 1
+        except RuntimeError:
+            assert taken == 8
         try:
             hotstamp.enable()
         except RuntimeError as error:
@@ -143,6 +135,8 @@ def test_no_place_for_a_function_watcher(run_snippet):
         assert not hotstamp.is_enabled()
         def f(): return 1
         assert f() == 1 and not hotstamp.is_compiled(f)
+        for number in range(taken):
+            ctypes.pythonapi.PyFunction_ClearWatcher(number)
         """,
         tier=None,
     )

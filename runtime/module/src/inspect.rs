@@ -3,6 +3,7 @@
 use hotstamp_layout::ffi::{
     PyFunction_Type, PyFunctionObject, PyMethod_Type, PyMethodObject, PyObject,
 };
+use hotstamp_runtime::exits::{self, ExitReason};
 use hotstamp_runtime::{hooks, registry, stats as counters};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
@@ -58,6 +59,7 @@ pub(crate) fn opt_out<'py>(function: Bound<'py, PyAny>) -> PyResult<Bound<'py, P
         registry::opt_out((*target).func_code.cast());
         hooks::functions::release(target);
     }
+    exits::count(ExitReason::OptedOut);
     Ok(function)
 }
 
