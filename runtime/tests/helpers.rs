@@ -11,7 +11,7 @@ use hotstamp_layout::ffi::{self, PyObject, PyThreadState};
 use hotstamp_layout::refs::{self, StackRef};
 use hotstamp_runtime::Frame;
 use hotstamp_runtime::helpers::{RAISED, memory_helper, register_helper};
-use hotstamp_runtime::site::{CodePtr, Site};
+use hotstamp_runtime::site::Site;
 
 /// Entries of the operand stack of the frames made here.
 const STACK_ENTRIES: usize = 600;
@@ -83,7 +83,7 @@ impl Request {
     unsafe fn parse(args: *mut PyObject, helper: impl Fn(u8) -> Option<*const ()>) -> Option<Self> {
         let (mut opcode, mut oparg, mut borrowed) = (0u32, 0u32, 0u32);
         let mut list: *mut PyObject = null_mut();
-        // SAFETY: the format agrees with the arguments; the list is the script's and stays alive in `args`.
+        // SAFETY: the format agrees with the arguments; the list is the script's and stays alive in `args`; a site of zeros is valid.
         unsafe {
             if ffi::PyArg_ParseTuple(
                 args,
@@ -100,15 +100,13 @@ impl Request {
                 ffi::PyErr_SetString(ffi::PyExc_LookupError, c"no such helper".as_ptr());
                 return None;
             };
+            // The rest of a site is for stubs.
+            let mut site: Site = std::mem::zeroed();
+            site.helper = function;
+            site.oparg = oparg;
             let mut request = Request {
                 opcode: opcode as u8,
-                site: Site {
-                    target: CodePtr(std::ptr::null()),
-                    instr: null_mut(),
-                    helper: function,
-                    stack_offset: 0,
-                    oparg,
-                },
+                site,
                 operands: Vec::new(),
                 owners: Vec::new(),
             };
