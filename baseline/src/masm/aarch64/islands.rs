@@ -213,10 +213,8 @@ impl Islands {
     fn limits(&mut self) -> (usize, usize) {
         let long_size =
             self.long.size() + 4 * self.outside.in_order.len() + 8 * self.literals.in_order.len();
-        let short = self
-            .short
-            .deadline()
-            .saturating_sub(self.short.size() + SLACK);
+        // The island has the oldest landing first, and landings are no farther apart than the branches to them: its size does not matter.
+        let short = self.short.deadline().saturating_sub(SLACK);
         let long = self
             .long
             .deadline()
