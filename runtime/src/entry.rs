@@ -72,7 +72,7 @@ pub unsafe extern "C" fn vectorcall_entry(
 ///
 /// # Safety
 /// The frame belongs to `data`'s code and is not linked yet: its link is set here.
-unsafe fn enter(
+pub(crate) unsafe fn enter(
     tstate: *mut PyThreadState,
     frame: *mut Frame,
     data: *mut CodeData,

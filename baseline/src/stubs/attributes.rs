@@ -3,27 +3,72 @@
 use std::mem::offset_of;
 
 use hotstamp_layout::ffi;
+use hotstamp_runtime::caches::{POLYMORPHIC_ENTRIES, PolymorphicEntry};
 use hotstamp_runtime::site::Site;
 
 use super::{BORROWED, Builder, NULL_BITS};
 use crate::masm::{Alu, Cond, Label, MacroAssembler, Mem, Reg};
 
-/// Word of the payload, and the half words of the first and third.
-const fn word(index: usize) -> usize {
-    size_of::<Site>() + index * 8
-}
-
-/// A word of the site's payload.
+/// A word of the payload: the site's own, or an entry of its polymorphic record. A4 holds its address.
 fn payload(index: usize) -> Mem {
-    Reg::A3.at(word(index))
+    Reg::A4.at(index * 8)
 }
 
-/// The upper half of a word of the site's payload.
+/// The upper half of a word of the payload.
 fn payload_high(index: usize) -> Mem {
-    Reg::A3.at(word(index) + 4)
+    Reg::A4.at(index * 8 + 4)
 }
 
 impl<M: MacroAssembler> Builder<M> {
+    /// A4 = the site's own payload.
+    fn own_payload(&mut self) {
+        self.masm.lea(Reg::A4, Reg::A3.at(size_of::<Site>()));
+    }
+
+    /// Polymorphic: finds the entry for the owner's type among those of the site's record and goes on at its stub; the owner is in `owner`.
+    fn dispatch_by_type(&mut self, owner: Reg, miss: Label) {
+        let m = &mut self.masm;
+        m.mov(Reg::T0, owner);
+        m.alu_imm(Alu::And, Reg::T0, !BORROWED);
+        m.load(Reg::T1, Reg::T0.at(offset_of!(ffi::PyObject, ob_type)));
+        m.load32(
+            Reg::T2,
+            Reg::T1.at(offset_of!(ffi::PyTypeObject, tp_version_tag)),
+        );
+        m.load(Reg::A4, Reg::A3.at(size_of::<Site>() + 8));
+        let found = m.new_label();
+        for index in 0..POLYMORPHIC_ENTRIES {
+            m.branch_cmp32_mem(Cond::Eq, Reg::T2, Reg::A4.at(0), found);
+            if index + 1 < POLYMORPHIC_ENTRIES {
+                m.alu_imm(Alu::Add, Reg::A4, size_of::<PolymorphicEntry>() as i32);
+            }
+        }
+        m.jump(miss);
+        m.bind(found);
+        m.jump_mem(Reg::A4.at(offset_of!(PolymorphicEntry, target)));
+    }
+
+    pub(super) fn attr_polymorphic(&mut self) {
+        let miss = self.masm.new_label();
+        self.dispatch_by_type(Reg::Acc, miss);
+        self.masm.bind(miss);
+        self.register_call(true, false);
+    }
+
+    pub(super) fn method_polymorphic(&mut self) {
+        let miss = self.masm.new_label();
+        self.dispatch_by_type(Reg::Acc, miss);
+        self.masm.bind(miss);
+        self.register_call(false, false);
+    }
+
+    pub(super) fn store_polymorphic(&mut self) {
+        let miss = self.masm.new_label();
+        self.dispatch_by_type(Reg::A1, miss);
+        self.masm.bind(miss);
+        self.register_call(false, false);
+    }
+
     /// T0 = the object in the `StackRef` `reg`, T1 = its type; to `miss` unless the type has the version of word 0. Uses T2.
     fn guard_type(&mut self, reg: Reg, miss: Label) {
         let m = &mut self.masm;
@@ -85,6 +130,8 @@ impl<M: MacroAssembler> Builder<M> {
     }
 
     pub(super) fn attr_inline(&mut self) {
+        self.own_payload();
+        self.attr_inline_entry = self.here();
         let miss = self.masm.new_label();
         self.guard_type(Reg::Acc, miss);
         self.guard_inline_values(miss);
@@ -95,6 +142,8 @@ impl<M: MacroAssembler> Builder<M> {
     }
 
     pub(super) fn attr_slot(&mut self) {
+        self.own_payload();
+        self.attr_slot_entry = self.here();
         let miss = self.masm.new_label();
         self.guard_type(Reg::Acc, miss);
         self.load_cached_offset(miss);
@@ -104,6 +153,8 @@ impl<M: MacroAssembler> Builder<M> {
     }
 
     pub(super) fn attr_class(&mut self) {
+        self.own_payload();
+        self.attr_class_entry = self.here();
         let miss = self.masm.new_label();
         self.guard_type(Reg::Acc, miss);
         self.load_cached_value();
@@ -113,6 +164,8 @@ impl<M: MacroAssembler> Builder<M> {
     }
 
     pub(super) fn attr_class_unshadowed(&mut self) {
+        self.own_payload();
+        self.attr_class_unshadowed_entry = self.here();
         let miss = self.masm.new_label();
         self.guard_type(Reg::Acc, miss);
         self.guard_inline_values(miss);
@@ -136,6 +189,7 @@ impl<M: MacroAssembler> Builder<M> {
     }
 
     pub(super) fn attr_module(&mut self) {
+        self.own_payload();
         let miss = self.masm.new_label();
         self.load_module_value(miss);
         self.jump_to_close_acc();
@@ -159,6 +213,7 @@ impl<M: MacroAssembler> Builder<M> {
     }
 
     pub(super) fn attr_type(&mut self) {
+        self.own_payload();
         let miss = self.masm.new_label();
         self.guard_class(miss);
         self.load_cached_value();
@@ -193,6 +248,8 @@ impl<M: MacroAssembler> Builder<M> {
     }
 
     pub(super) fn method_class(&mut self) {
+        self.own_payload();
+        self.method_class_entry = self.here();
         let miss = self.masm.new_label();
         self.guard_type(Reg::Acc, miss);
         self.load_cached_value();
@@ -202,6 +259,8 @@ impl<M: MacroAssembler> Builder<M> {
     }
 
     pub(super) fn method_class_unshadowed(&mut self) {
+        self.own_payload();
+        self.method_class_unshadowed_entry = self.here();
         let miss = self.masm.new_label();
         self.guard_type(Reg::Acc, miss);
         self.guard_inline_values(miss);
@@ -213,6 +272,7 @@ impl<M: MacroAssembler> Builder<M> {
     }
 
     pub(super) fn method_module(&mut self) {
+        self.own_payload();
         let miss = self.masm.new_label();
         self.load_module_value(miss);
         self.finish_unbound();
@@ -221,6 +281,7 @@ impl<M: MacroAssembler> Builder<M> {
     }
 
     pub(super) fn method_type(&mut self) {
+        self.own_payload();
         let miss = self.masm.new_label();
         self.guard_class(miss);
         self.load_cached_value();
@@ -231,6 +292,8 @@ impl<M: MacroAssembler> Builder<M> {
 
     /// Acc = value, A1 = owner.
     pub(super) fn store_inline(&mut self) {
+        self.own_payload();
+        self.store_inline_entry = self.here();
         let miss = self.masm.new_label();
         self.guard_type(Reg::A1, miss);
         self.guard_inline_values(miss);
@@ -277,6 +340,8 @@ impl<M: MacroAssembler> Builder<M> {
 
     /// Acc = value, A1 = owner.
     pub(super) fn store_slot(&mut self) {
+        self.own_payload();
+        self.store_slot_entry = self.here();
         let miss = self.masm.new_label();
         self.guard_type(Reg::A1, miss);
         self.own_acc();

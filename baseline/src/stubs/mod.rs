@@ -30,7 +30,17 @@ macro_rules! stub_table {
     ($($(#[doc = $doc:literal])* $name:ident,)*) => {
         /// Addresses of the shared stubs.
         #[derive(Clone, Copy, Debug)]
-        pub struct Stubs { $($(#[doc = $doc])* pub $name: CodePtr,)* }
+        pub struct Stubs {
+            $($(#[doc = $doc])* pub $name: CodePtr,)*
+            attr_inline_entry: CodePtr,
+            attr_slot_entry: CodePtr,
+            attr_class_entry: CodePtr,
+            attr_class_unshadowed_entry: CodePtr,
+            method_class_entry: CodePtr,
+            method_class_unshadowed_entry: CodePtr,
+            store_inline_entry: CodePtr,
+            store_slot_entry: CodePtr,
+        }
 
         impl Stubs {
             /// Names and addresses, for disassembly and profilers.
@@ -42,8 +52,9 @@ macro_rules! stub_table {
             pub fn assemble<M: MacroAssembler>(address: CodePtr) -> Result<(Vec<u8>, Stubs), AssembleError> {
                 let mut builder = Builder::<M>::new(address);
                 $(builder.masm.align(); let $name = CodePtr(address.0.wrapping_add(builder.masm.position())); builder.$name();)*
+                let inner = Inner { attr_inline: builder.attr_inline_entry, attr_slot: builder.attr_slot_entry, attr_class: builder.attr_class_entry, attr_class_unshadowed: builder.attr_class_unshadowed_entry, method_class: builder.method_class_entry, method_class_unshadowed: builder.method_class_unshadowed_entry, store_inline: builder.store_inline_entry, store_slot: builder.store_slot_entry };
                 let code = builder.finish()?;
-                Ok((code, Stubs { $($name,)* }))
+                Ok((code, Stubs { $($name,)* attr_inline_entry: inner.attr_inline, attr_slot_entry: inner.attr_slot, attr_class_entry: inner.attr_class, attr_class_unshadowed_entry: inner.attr_class_unshadowed, method_class_entry: inner.method_class, method_class_unshadowed_entry: inner.method_class_unshadowed, store_inline_entry: inner.store_inline, store_slot_entry: inner.store_slot }))
             }
         }
     };
@@ -82,6 +93,12 @@ stub_table! {
     leave_at,
     /// CALL of anything: compiled Python functions directly, the rest through the memory helper.
     call,
+    /// Inline cache; see `CacheStubs`.
+    attr_polymorphic,
+    /// Inline cache; see `CacheStubs`.
+    method_polymorphic,
+    /// Inline cache; see `CacheStubs`.
+    store_polymorphic,
     /// Inline cache; see `CacheStubs`.
     attr_inline,
     /// Inline cache; see `CacheStubs`.
@@ -156,6 +173,18 @@ stub_table! {
     iterate_range,
 }
 
+/// Where the stubs begin that polymorphic ones go on at, with A4 set.
+struct Inner {
+    attr_inline: CodePtr,
+    attr_slot: CodePtr,
+    attr_class: CodePtr,
+    attr_class_unshadowed: CodePtr,
+    method_class: CodePtr,
+    method_class_unshadowed: CodePtr,
+    store_inline: CodePtr,
+    store_slot: CodePtr,
+}
+
 /// What is shared by the stubs while they are assembled.
 pub(crate) struct Builder<M> {
     pub(crate) masm: M,
@@ -168,6 +197,15 @@ pub(crate) struct Builder<M> {
     close_acc: Label,
     close_both: Label,
     close_acc_then_a1: Label,
+    address: CodePtr,
+    attr_inline_entry: CodePtr,
+    attr_slot_entry: CodePtr,
+    attr_class_entry: CodePtr,
+    attr_class_unshadowed_entry: CodePtr,
+    method_class_entry: CodePtr,
+    method_class_unshadowed_entry: CodePtr,
+    store_inline_entry: CodePtr,
+    store_slot_entry: CodePtr,
 }
 
 impl Stubs {
@@ -176,6 +214,17 @@ impl Stubs {
         CacheStubs {
             register: self.register,
             register_void: self.register_void,
+            attr_polymorphic: self.attr_polymorphic,
+            method_polymorphic: self.method_polymorphic,
+            store_polymorphic: self.store_polymorphic,
+            attr_inline_entry: self.attr_inline_entry,
+            attr_slot_entry: self.attr_slot_entry,
+            attr_class_entry: self.attr_class_entry,
+            attr_class_unshadowed_entry: self.attr_class_unshadowed_entry,
+            method_class_entry: self.method_class_entry,
+            method_class_unshadowed_entry: self.method_class_unshadowed_entry,
+            store_inline_entry: self.store_inline_entry,
+            store_slot_entry: self.store_slot_entry,
             attr_inline: self.attr_inline,
             attr_slot: self.attr_slot,
             attr_class: self.attr_class,
@@ -238,7 +287,21 @@ impl<M: MacroAssembler> Builder<M> {
             close_acc,
             close_both,
             close_acc_then_a1,
+            address,
+            attr_inline_entry: address,
+            attr_slot_entry: address,
+            attr_class_entry: address,
+            attr_class_unshadowed_entry: address,
+            method_class_entry: address,
+            method_class_unshadowed_entry: address,
+            store_inline_entry: address,
+            store_slot_entry: address,
         }
+    }
+
+    /// The address of the next instruction.
+    fn here(&self) -> CodePtr {
+        CodePtr(self.address.0.wrapping_add(self.masm.position()))
     }
 
     fn finish(mut self) -> Result<Vec<u8>, AssembleError> {
@@ -678,6 +741,7 @@ impl<M: MacroAssembler> Builder<M> {
     fn call(&mut self) {
         let m = &mut self.masm;
         let (miss, has_self) = (m.new_label(), m.new_label());
+        let (function, not_function) = (m.new_label(), m.new_label());
         // T2 = address of the callable's slot, then of the first argument; T1 = number of arguments.
         m.load16(Reg::T0, Reg::A3.at(offset_of!(Site, stack_words)));
         m.load32(Reg::T1, Reg::A3.at(offset_of!(Site, oparg)));
@@ -688,7 +752,8 @@ impl<M: MacroAssembler> Builder<M> {
         m.alu_imm(Alu::And, Reg::A2, !BORROWED);
         m.load(Reg::T0, Reg::A2.at(offset_of!(ffi::PyObject, ob_type)));
         m.mov_imm(Reg::T3, (&raw const ffi::PyFunction_Type) as u64);
-        m.branch_cmp(Cond::Ne, Reg::T0, Reg::T3, miss);
+        m.branch_cmp(Cond::Ne, Reg::T0, Reg::T3, not_function);
+        m.bind(function);
         m.load(
             Reg::T0,
             Reg::A2.at(offset_of!(ffi::PyFunctionObject, vectorcall)),
@@ -779,6 +844,47 @@ impl<M: MacroAssembler> Builder<M> {
         m.jump(self.error);
         m.bind(changed);
         m.jump(self.leave_after_value);
+        // A bound method without self in its place: function and self take the place of both, and the function is looked at.
+        m.bind(not_function);
+        m.mov_imm(Reg::T3, (&raw const ffi::PyMethod_Type) as u64);
+        m.branch_cmp(Cond::Ne, Reg::T0, Reg::T3, miss);
+        m.branch_mem_imm(Cond::Ne, Reg::T2.at(8), NULL_BITS, miss);
+        m.load(
+            Reg::T3,
+            Reg::A2.at(offset_of!(ffi::PyMethodObject, im_func)),
+        );
+        m.load(Reg::T0, Reg::T3.at(offset_of!(ffi::PyObject, ob_type)));
+        m.mov_imm(Reg::T4, (&raw const ffi::PyFunction_Type) as u64);
+        m.branch_cmp(Cond::Ne, Reg::T0, Reg::T4, miss);
+        m.load(
+            Reg::T4,
+            Reg::A2.at(offset_of!(ffi::PyMethodObject, im_self)),
+        );
+        // Immortal objects (a class as self, for one) need their mark; leave those to the helper.
+        m.branch_mem32_imm(Cond::Lt, Reg::T3.at(0), 0, miss);
+        m.branch_mem32_imm(Cond::Lt, Reg::T4.at(0), 0, miss);
+        m.add32_mem(Reg::T3.at(0), 1);
+        m.add32_mem(Reg::T4.at(0), 1);
+        m.store(Reg::T2.at(0), Reg::T3);
+        m.store(Reg::T2.at(8), Reg::T4);
+        // The method object goes; freeing it runs no Python code, since function and self are held.
+        let (released, free) = (m.new_label(), m.new_label());
+        m.branch_bits_set(Reg::A1, BORROWED as u32, released);
+        m.dec32_mem_branch_zero(Reg::A1.at(0), free);
+        m.bind(released);
+        m.load(Reg::A1, Reg::T2.at(0));
+        m.mov(Reg::A2, Reg::A1);
+        m.jump(function);
+        m.bind(free);
+        self.publish_site();
+        let m = &mut self.masm;
+        m.stub_enter();
+        m.push_pair(Reg::T1, Reg::T2);
+        m.mov(Reg::A0, Reg::A1);
+        m.call_c(ffi::_Py_Dealloc as *const ());
+        m.pop_pair(Reg::T1, Reg::T2);
+        m.stub_exit();
+        m.jump(released);
         m.bind(miss);
         self.memory_call_value();
     }

@@ -1,6 +1,7 @@
 //! Calls.
 
 use hotstamp_layout::opcode::Opcode;
+use hotstamp_runtime::caches::calls;
 use hotstamp_runtime::helpers;
 
 use crate::compiler::Compiler;
@@ -23,6 +24,11 @@ impl<M: MacroAssembler> Compiler<'_, M> {
             self.stubs.call
         } else {
             self.stubs.memory_value_polled
+        };
+        let helper = if opcode == Opcode::CALL {
+            calls::call
+        } else {
+            helper
         };
         let site = self.plan_site(stub, helper as *const (), self.stack.depth(), true);
         self.call_site(site);

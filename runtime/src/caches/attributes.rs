@@ -8,7 +8,7 @@ use std::mem::offset_of;
 use hotstamp_layout::ffi::{self, PyObject, PyThreadState, PyTypeObject};
 use hotstamp_layout::refs::{self, StackRef};
 
-use super::{globals, note_miss, set};
+use super::{CacheStubs, Family, add_type, globals, note_miss, set};
 use crate::Frame;
 use crate::helpers::RAISED;
 use crate::helpers::operands::name;
@@ -178,6 +178,53 @@ unsafe fn slot_offset(ty: *mut PyTypeObject, descr: *mut PyObject) -> Option<u64
     }
 }
 
+/// LOAD_ATTR of a value.
+fn values(stubs: &CacheStubs) -> Family {
+    Family {
+        polymorphic: stubs.attr_polymorphic,
+        plain: stubs.register,
+        kinds: [
+            (stubs.attr_inline, stubs.attr_inline_entry),
+            (stubs.attr_slot, stubs.attr_slot_entry),
+            (stubs.attr_class, stubs.attr_class_entry),
+            (
+                stubs.attr_class_unshadowed,
+                stubs.attr_class_unshadowed_entry,
+            ),
+        ],
+    }
+}
+
+/// LOAD_ATTR in front of a call.
+fn methods(stubs: &CacheStubs) -> Family {
+    let (class, unshadowed) = (stubs.method_class, stubs.method_class_unshadowed);
+    Family {
+        polymorphic: stubs.method_polymorphic,
+        plain: stubs.register_void,
+        kinds: [
+            (class, stubs.method_class_entry),
+            (unshadowed, stubs.method_class_unshadowed_entry),
+            (class, stubs.method_class_entry),
+            (unshadowed, stubs.method_class_unshadowed_entry),
+        ],
+    }
+}
+
+/// STORE_ATTR.
+fn stores(stubs: &CacheStubs) -> Family {
+    let (inline, slot) = (stubs.store_inline, stubs.store_slot);
+    Family {
+        polymorphic: stubs.store_polymorphic,
+        plain: stubs.register_void,
+        kinds: [
+            (inline, stubs.store_inline_entry),
+            (slot, stubs.store_slot_entry),
+            (inline, stubs.store_inline_entry),
+            (slot, stubs.store_slot_entry),
+        ],
+    }
+}
+
 unsafe fn learn_load(site: *mut Site, owner: *mut PyObject, name: *mut PyObject, method: bool) {
     // SAFETY: owner and name are live; `_PyType_Lookup` borrows from the type, whose version the stubs compare.
     unsafe {
@@ -215,8 +262,9 @@ unsafe fn learn_load(site: *mut Site, owner: *mut PyObject, name: *mut PyObject,
         };
         if !descr.is_null() && (*descr_type).tp_descr_set.is_some() {
             if let (false, Some(offset)) = (method, slot_offset(ty, descr)) {
-                set(
+                add_type(
                     site,
+                    &values(stubs),
                     stubs.attr_slot,
                     [u64::from(tag) | offset << 32, 0, 0, 0],
                 );
@@ -232,8 +280,9 @@ unsafe fn learn_load(site: *mut Site, owner: *mut PyObject, name: *mut PyObject,
         if let Some(index) = index {
             if !method {
                 let (value, valid) = inline_offsets(ty, index);
-                set(
+                add_type(
                     site,
+                    &values(stubs),
                     stubs.attr_inline,
                     [u64::from(tag) | value << 32, 0, valid, 0],
                 );
@@ -254,13 +303,18 @@ unsafe fn learn_load(site: *mut Site, owner: *mut PyObject, name: *mut PyObject,
             return;
         }
         let bits = cacheable_bits(descr);
+        let family = if method {
+            methods(stubs)
+        } else {
+            values(stubs)
+        };
         if has_no_dict(ty) {
             let target = if method {
                 stubs.method_class
             } else {
                 stubs.attr_class
             };
-            set(site, target, [u64::from(tag), bits, 0, 0]);
+            add_type(site, &family, target, [u64::from(tag), bits, 0, 0]);
         } else if inline {
             let target = if method {
                 stubs.method_class_unshadowed
@@ -268,7 +322,12 @@ unsafe fn learn_load(site: *mut Site, owner: *mut PyObject, name: *mut PyObject,
                 stubs.attr_class_unshadowed
             };
             let (_, valid) = inline_offsets(ty, 0);
-            set(site, target, [u64::from(tag), bits, valid, keys as u64]);
+            add_type(
+                site,
+                &family,
+                target,
+                [u64::from(tag), bits, valid, keys as u64],
+            );
         }
     }
 }
@@ -324,8 +383,9 @@ unsafe fn learn_store(site: *mut Site, owner: *mut PyObject, name: *mut PyObject
         let descr = ffi::_PyType_Lookup(ty, name);
         if !descr.is_null() && (*refs::type_of(descr)).tp_descr_set.is_some() {
             if let Some(offset) = slot_offset(ty, descr) {
-                set(
+                add_type(
                     site,
+                    &stores(stubs),
                     stubs.store_slot,
                     [u64::from(tag) | offset << 32, 0, 0, 0],
                 );
@@ -336,8 +396,9 @@ unsafe fn learn_store(site: *mut Site, owner: *mut PyObject, name: *mut PyObject
             && let (Some(index), _) = shared_key(ty, name)
         {
             let (value, valid) = inline_offsets(ty, index);
-            set(
+            add_type(
                 site,
+                &stores(stubs),
                 stubs.store_inline,
                 [u64::from(tag) | value << 32, index as u64, valid, 0],
             );

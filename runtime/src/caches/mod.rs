@@ -7,6 +7,7 @@
 //! Payload of every cached site (the optimizer reads it): word 2's high half counts misses; the rest is the kind's, as its stub documents.
 
 pub mod attributes;
+pub mod calls;
 pub mod globals;
 pub mod iteration;
 pub mod operators;
@@ -28,6 +29,28 @@ cache_stubs! {
     register,
     /// As `register` for operations without a value.
     register_void,
+    /// LOAD_ATTR: up to four types; payload word 1 is the record.
+    attr_polymorphic,
+    /// LOAD_ATTR for a call, as `attr_polymorphic`.
+    method_polymorphic,
+    /// STORE_ATTR, as `attr_polymorphic`.
+    store_polymorphic,
+    /// `attr_inline` as polymorphic entries use it.
+    attr_inline_entry,
+    /// `attr_slot` as polymorphic entries use it.
+    attr_slot_entry,
+    /// `attr_class` as polymorphic entries use it.
+    attr_class_entry,
+    /// `attr_class_unshadowed` as polymorphic entries use it.
+    attr_class_unshadowed_entry,
+    /// `method_class` as polymorphic entries use it.
+    method_class_entry,
+    /// `method_class_unshadowed` as polymorphic entries use it.
+    method_class_unshadowed_entry,
+    /// `store_inline` as polymorphic entries use it.
+    store_inline_entry,
+    /// `store_slot` as polymorphic entries use it.
+    store_slot_entry,
     /// LOAD_ATTR: an inline value of the instance.
     attr_inline,
     /// LOAD_ATTR: a slot (member descriptor).
@@ -136,6 +159,95 @@ pub(crate) unsafe fn note_miss(
         }
         (*payload).words[2] += 1 << 32;
         Some(stubs)
+    }
+}
+
+/// Types that a polymorphic site distinguishes.
+pub const POLYMORPHIC_ENTRIES: usize = 4;
+
+/// One type of a polymorphic site: the payload that a monomorphic site would have, and the stub that handles it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct PolymorphicEntry {
+    /// As the kind's payload; word 0 low is the type version, all ones in an empty entry.
+    pub words: [u64; 4],
+    /// The kind's stub, behind the instruction that loads the payload's address.
+    pub target: CodePtr,
+}
+
+/// The stubs of one family of sites that distinguish types.
+pub(crate) struct Family {
+    /// Its polymorphic stub.
+    pub polymorphic: CodePtr,
+    /// Its plain stub.
+    pub plain: CodePtr,
+    /// Monomorphic stubs with their entries.
+    pub kinds: [(CodePtr, CodePtr); 4],
+}
+
+/// Adds a type to a site: monomorphic first, then polymorphic, then plain.
+///
+/// # Safety
+/// As `set`; `target` is one of the family's monomorphic stubs.
+pub(crate) unsafe fn add_type(site: *mut Site, family: &Family, target: CodePtr, words: [u64; 4]) {
+    let entry_of = |stub: CodePtr| {
+        family
+            .kinds
+            .iter()
+            .find(|(mono, _)| *mono == stub)
+            .map(|(_, entry)| *entry)
+    };
+    // SAFETY: see above; a record is written before the site points at it, and is never freed while the site may use it.
+    unsafe {
+        let payload = Site::payload(site);
+        let Some(entry) = entry_of(target) else {
+            return;
+        };
+        let new = PolymorphicEntry {
+            words,
+            target: entry,
+        };
+        if (*site).target == family.polymorphic {
+            let record = (*payload).words[1] as *mut [PolymorphicEntry; POLYMORPHIC_ENTRIES];
+            let version = |entry: &PolymorphicEntry| entry.words[0] as u32;
+            // The same type with other offsets, or an empty place.
+            let place = (*record)
+                .iter_mut()
+                .find(|entry| version(entry) == version(&new))
+                .map(|place| *place = new)
+                .or_else(|| {
+                    (*record)
+                        .iter_mut()
+                        .find(|entry| version(entry) == u32::MAX)
+                        .map(|place| *place = new)
+                });
+            if place.is_none() {
+                (*site).target = family.plain;
+                (*payload).words[2] = u64::from(MISS_LIMIT) << 32;
+            }
+            return;
+        }
+        let old = (*payload).words;
+        match entry_of((*site).target) {
+            Some(old_entry) if old[0] as u32 != words[0] as u32 => {
+                let empty = PolymorphicEntry {
+                    words: [u64::from(u32::MAX), 0, 0, 0],
+                    target: family.plain,
+                };
+                let mut record = Box::new([empty; POLYMORPHIC_ENTRIES]);
+                record[0] = PolymorphicEntry {
+                    words: old,
+                    target: old_entry,
+                };
+                record[1] = new;
+                set(
+                    site,
+                    family.polymorphic,
+                    [0, Box::into_raw(record) as u64, 0, 0],
+                );
+            }
+            _ => set(site, target, words),
+        }
     }
 }
 

@@ -1,0 +1,176 @@
+//! CALL of what is no stamped Python function: classes with a Python `__init__` directly, the rest through `op_call`.
+//!
+//! Payload: word 0 = the class, word 1 = its version, word 3 = its `__init__` (borrowed from the class while the version holds).
+
+use hotstamp_layout::ffi::{self, PyFunctionObject, PyObject, PyThreadState, PyTypeObject};
+use hotstamp_layout::refs::{self, StackRef};
+
+use super::{MISS_LIMIT, note_miss};
+use crate::code_data::{CALL_STUB_MAGIC, CodeData, SIMPLE_ARGUMENTS};
+use crate::helpers::calls::op_call;
+use crate::site::Site;
+use crate::{Frame, entry, frame_stack};
+
+/// The data of a function whose `vectorcall` is a call stub of ours.
+unsafe fn stamped(func: *mut PyFunctionObject) -> Option<*mut CodeData> {
+    // SAFETY: code is never at the very start of a mapping, so the 16 bytes in front of a function can be read.
+    unsafe {
+        let stub = (*func).vectorcall? as *const u8;
+        let mark = stub.sub(16).cast::<u64>().read_unaligned();
+        (mark == CALL_STUB_MAGIC)
+            .then(|| stub.sub(8).cast::<u64>().read_unaligned() as *mut CodeData)
+    }
+}
+
+/// `CALL(n)`: callable self-or-NULL argument*n -> result. Memory helper behind the call stub.
+///
+/// # Safety
+/// The contract of memory helpers (ARCHITECTURE.md).
+pub unsafe extern "C" fn call(
+    site: *mut Site,
+    frame: *mut Frame,
+    tstate: *mut PyThreadState,
+) -> isize {
+    // SAFETY: the operands are on the frame's stack; the payload's pointers are valid while the class has the version.
+    unsafe {
+        let count = (*site).oparg as usize;
+        let slots = (*frame).stackpointer.cast::<StackRef>().sub(count + 2);
+        let callable = (*slots).as_ptr_borrow();
+        if refs::is_type(callable, &raw const ffi::PyType_Type) && (*slots.add(1)).is_null() {
+            let class = callable.cast::<PyTypeObject>();
+            let payload = Site::payload(site);
+            let words = (*payload).words;
+            let known = words[0] == class as u64 && words[1] == u64::from((*class).tp_version_tag);
+            if known || learn_class(site, class) {
+                let init = (*payload).words[3] as *mut PyFunctionObject;
+                if let Some(data) = stamped(init)
+                    && (*data).flags & SIMPLE_ARGUMENTS != 0
+                    && (*data).argcount as usize == count + 1
+                {
+                    return construct(frame, tstate, slots, count, class, init, data);
+                }
+            }
+        }
+        op_call(site, frame, tstate)
+    }
+}
+
+/// Remembers a class that is made by `object.__new__` and initialised by a Python function.
+unsafe fn learn_class(site: *mut Site, class: *mut PyTypeObject) -> bool {
+    // SAFETY: a live class, GIL held; `_PyType_Lookup` borrows from it.
+    unsafe {
+        let payload = Site::payload(site);
+        if ((*payload).words[2] >> 32) as u32 >= MISS_LIMIT
+            || note_miss(site, |_| (*site).target).is_none()
+        {
+            return false;
+        }
+        let plain_new = (*class).tp_new.map(|f| f as usize)
+            == ffi::PyBaseObject_Type.tp_new.map(|f| f as usize);
+        let generic: ffi::allocfunc = Some(ffi::PyType_GenericAlloc);
+        let plain_alloc = (*class).tp_alloc.map(|f| f as usize) == generic.map(|f| f as usize);
+        if !plain_new
+            || !plain_alloc
+            || refs::type_has_feature(class, u64::from(ffi::Py_TPFLAGS_IS_ABSTRACT))
+        {
+            return false;
+        }
+        let init = ffi::_PyType_Lookup(
+            class,
+            (&raw mut ffi::_PyRuntime
+                .static_objects
+                .singletons
+                .strings
+                .identifiers
+                ._py___init__)
+                .cast(),
+        );
+        if init.is_null() || !refs::is_type(init, &raw const ffi::PyFunction_Type) {
+            return false;
+        }
+        if (*class).tp_version_tag == 0 && ffi::PyUnstable_Type_AssignVersionTag(class) == 0 {
+            return false;
+        }
+        (*payload).words[0] = class as u64;
+        (*payload).words[1] = u64::from((*class).tp_version_tag);
+        (*payload).words[3] = init as u64;
+        true
+    }
+}
+
+/// Makes an instance and runs `__init__` on it; the arguments move into its frame.
+unsafe fn construct(
+    frame: *mut Frame,
+    tstate: *mut PyThreadState,
+    slots: *mut StackRef,
+    count: usize,
+    class: *mut PyTypeObject,
+    init: *mut PyFunctionObject,
+    data: *mut CodeData,
+) -> isize {
+    // SAFETY: as `call`; the class stays on the operand stack until the end.
+    unsafe {
+        let instance = ffi::PyType_GenericAlloc(class, 0);
+        let callee = if instance.is_null() {
+            std::ptr::null_mut()
+        } else {
+            frame_stack::push_frame(
+                tstate,
+                StackRef::from_new(init.cast()),
+                (*data).code,
+                (*data).frame_words as usize,
+            )
+        };
+        if callee.is_null() {
+            refs::xdecref(instance);
+            for index in (0..count).rev() {
+                slots.add(2 + index).read().close();
+            }
+            return finish(frame, slots, None);
+        }
+        let locals = (&raw mut (*callee).localsplus).cast::<StackRef>();
+        locals.write(StackRef::from_new(instance));
+        slots.add(2).copy_to_nonoverlapping(locals.add(1), count);
+        for index in count + 1..(*data).nlocalsplus as usize {
+            locals.add(index).write(StackRef::NULL);
+        }
+        (*frame).stackpointer = slots.add(2).cast();
+        let result = entry::enter(tstate, callee, data);
+        if result.is_null() {
+            refs::decref(instance);
+            return finish(frame, slots, None);
+        }
+        if !StackRef::from_steal(result).is_none() {
+            ffi::PyErr_Format(
+                ffi::PyExc_TypeError,
+                c"__init__() should return None, not '%.200s'".as_ptr(),
+                (*refs::type_of(result)).tp_name,
+            );
+            refs::decref(result);
+            refs::decref(instance);
+            return finish(frame, slots, None);
+        }
+        finish(frame, slots, Some(instance))
+    }
+}
+
+/// Takes the class off the stack; pushes the instance.
+unsafe fn finish(
+    frame: *mut Frame,
+    slots: *mut StackRef,
+    instance: Option<*mut PyObject>,
+) -> isize {
+    // SAFETY: the class's slot is valid, what was above it is gone.
+    unsafe {
+        (*frame).stackpointer = slots.cast();
+        slots.read().close();
+        match instance {
+            Some(instance) => {
+                slots.write(StackRef::from_steal(instance));
+                (*frame).stackpointer = slots.add(1).cast();
+                0
+            }
+            None => -1,
+        }
+    }
+}
