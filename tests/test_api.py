@@ -437,6 +437,23 @@ OBSERVERS = {
     """,
 }
 
+OBSERVERS["settrace from C"] = """
+    import ctypes
+    FUNCTION = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.py_object, ctypes.c_int, ctypes.c_void_p)
+    NAMES = ["call", "exception", "line", "return", "c_call", "c_exception", "c_return", "opcode"]
+    @FUNCTION
+    def note(_, frame, event, arg):
+        if frame.f_code.co_name in ("inner", "outer", "work"):
+            events.append((NAMES[event], frame.f_code.co_name, frame.f_lineno - base))
+        return 0
+    set_trace = ctypes.pythonapi.PyEval_SetTrace
+    set_trace.restype = None
+    def start():
+        set_trace(note, None)
+    def stop():
+        set_trace(None, None)
+"""
+
 OBSERVED = """
 import sys, threading
 base = sys._getframe().f_lineno
@@ -494,6 +511,44 @@ def test_observers_see_what_the_interpreter_shows(run_python, observer):
     assert got[0] == wanted[0]
     assert got[1] == wanted[1]
     assert len(wanted[1]) >= 20
+
+
+DEBUGGED = """
+def inner(x):
+    y = x + 1
+    z = y * 2
+    return z
+
+def outer(n):
+    total = 0
+    for i in range(n):
+        total += inner(i)
+        if i == 2:
+            breakpoint()
+    return total
+
+if HOTSTAMP:
+    import hotstamp
+    hotstamp.enable()
+print(outer(2))
+if HOTSTAMP:
+    assert hotstamp.is_compiled(outer) and hotstamp.is_compiled(inner)
+print(outer(6))
+print(outer(2))
+"""
+
+
+def test_a_breakpoint_in_a_running_compiled_function(run_python, tmp_path):
+    commands = ["n", "n", "n", "p i, total", "s", "s", "n", "p x, y", "w", "u", "p i", "r", "n", "b 3", "c", "p y", "c", "cl 1", "!total = 100", "n", "c"]
+    outputs = []
+    for ours in False, True:
+        program = tmp_path / "program.py"
+        program.write_text(DEBUGGED.replace("HOTSTAMP", str(ours)))
+        done = run_python(program, input="\n".join(commands) + "\n", env={"HOTSTAMP_TIER": "baseline"})
+        assert done.returncode == 0, done.stderr
+        outputs.append(done.stdout)
+    assert outputs[1] == outputs[0]
+    assert "(Pdb)" in outputs[0] and "-> z = y * 2" in outputs[0]
 
 
 def test_other_threads_are_handed_over_too(run_snippet):

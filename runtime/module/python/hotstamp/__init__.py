@@ -5,6 +5,9 @@
     hotstamp.enable()                       from inside a program
 
 Importing the package enables nothing. It raises ImportError where it cannot work, and says why.
+
+HOTSTAMP=0 wins over everything, also over enable(). HOTSTAMP=1 is read by hotstamp.pth, as the site module starts up: with -S there is no site module, so the
+program is interpreted. -E and -I make Python ignore variables that begin with PYTHON; HOTSTAMP is none of them and counts.
 """
 
 import sys
