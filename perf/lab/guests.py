@@ -33,7 +33,7 @@ def run_program(mode: Mode, arguments: list[str], emulator: Emulator, options: W
 
 
 def counted(benchmark: Benchmark, mode: Mode, loops: int, options: WorkerOptions) -> dict[str, Any]:
-    """Run `loops` iterations (after a first one) under the counting emulator.
+    """Run `loops` iterations under the counting emulator.
 
     Gives `instructions` of the whole process, start-up included, and the worker's own answer. The difference between two
     `loops` is what the iterations alone took.
@@ -42,7 +42,7 @@ def counted(benchmark: Benchmark, mode: Mode, loops: int, options: WorkerOptions
     with tempfile.TemporaryDirectory() as folder:
         total = Path(folder) / "count"
         counting = Emulator((emulator.command[0], "-plugin", f"{emulation.plugin()},out={total}", *emulator.command[1:]), emulator.environment)
-        config = {**json.loads(configuration(benchmark, mode, once=True)), "once_more": loops}
+        config = {**json.loads(configuration(benchmark, mode, once=True)), "count": loops}
         cost = run_program(mode, [str(paths.WORKER), json.dumps(config)], counting, options, fixed_addresses=True)
         answer = last_answer(cost)
         if not total.exists():

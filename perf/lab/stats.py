@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy import stats as scipy_stats
 
 #: Share cut off at each end of the trimmed mean.
 TRIM = 0.1
@@ -27,6 +26,13 @@ RESAMPLES = 9999
 SEED = 20140314
 
 Verdict = Literal["faster", "slower", "inconclusive"]
+
+
+def _scipy():
+    """scipy.stats, loaded when it is needed: it takes longer to load than most commands to run."""
+    from scipy import stats
+
+    return stats
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +108,7 @@ def summarize(samples: Sequence[float]) -> Summary:
         count=int(values.size),
         mean=float(values.mean()),
         median=float(np.median(values)),
-        trimmed_mean=float(scipy_stats.trim_mean(values, TRIM)),
+        trimmed_mean=float(_scipy().trim_mean(values, TRIM)),
         minimum=float(values.min()),
         mean_without_first=float(rest.mean()),
         deviation=float(values.std(ddof=1)) if values.size > 1 else 0.0,
@@ -125,10 +131,10 @@ def interval_of_mean(changes: Sequence[float], confidence: float = CONFIDENCE, m
         return Interval(math.expm1(centre), math.expm1(centre), confidence, method or "no variation")
     alpha = 1 - confidence
     if 2 * 0.5**count > alpha:
-        low, high = scipy_stats.t.interval(confidence, count - 1, loc=centre, scale=error)
+        low, high = _scipy().t.interval(confidence, count - 1, loc=centre, scale=error)
         return Interval(math.expm1(low), math.expm1(high), confidence, method or "t")
-    widened = scipy_stats.norm.cdf(math.sqrt(count / (count - 1)) * scipy_stats.t.ppf(alpha / 2, count - 1))
-    result = scipy_stats.bootstrap(
+    widened = _scipy().norm.cdf(math.sqrt(count / (count - 1)) * _scipy().t.ppf(alpha / 2, count - 1))
+    result = _scipy().bootstrap(
         (values,), np.mean, n_resamples=RESAMPLES, confidence_level=1 - 2 * float(widened), method="percentile", rng=np.random.default_rng(SEED)
     )
     low, high = result.confidence_interval
@@ -139,7 +145,7 @@ def interval_of_mean(changes: Sequence[float], confidence: float = CONFIDENCE, m
 STATISTICS = {
     "mean": np.mean,
     "median": np.median,
-    "trimmed mean": lambda values: scipy_stats.trim_mean(values, TRIM),
+    "trimmed mean": lambda values: _scipy().trim_mean(values, TRIM),
     "minimum": np.min,
 }
 
@@ -215,5 +221,5 @@ def drifting(samples: Sequence[float], threshold: float = 0.05) -> bool:
         return False
     half = len(samples) // 2
     before, after = float(np.median(samples[:half])), float(np.median(samples[half:]))
-    trend = scipy_stats.kendalltau(range(len(samples)), samples)
+    trend = _scipy().kendalltau(range(len(samples)), samples)
     return bool(abs(after / before - 1) > threshold and trend.pvalue < 0.05)

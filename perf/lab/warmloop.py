@@ -46,7 +46,7 @@ class WarmPlan:
     #: Most time for sampling one process: slow benchmarks get fewer samples.
     sampling: float = 1.0
     #: Once a benchmark has taken this long, no further round is started (but three are always taken).
-    budget: float = 55.0
+    budget: float = 50.0
 
     def as_json(self) -> dict[str, Any]:
         """For the plan of a journal."""

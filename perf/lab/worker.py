@@ -8,7 +8,7 @@ pyperf alone and imports nothing of the lab. It is started as
 with CONFIG a JSON object: `script` (path), `arguments` (the script's own), `benchmark` (the name to select), `jit`
 (`hotstamp`, `cinderx`, `cpython` or null), `prelude` (Python source run before the script is loaded), `once`
 (measure a single iteration and leave), `once_more` (with `once`: iterations to run after it, untimed),
-`sizes` (with `once`: report every compiled function).
+`sizes` (with `once`: report every compiled function), `count` (with `once`: run that many iterations, report no times).
 
 pyperformance's scripts are executed unmodified: `pyperf.Runner` is replaced by a subclass whose `bench_*` methods
 skip every benchmark but the selected one, and for that one serve requests from inside the call, where pyperf
@@ -135,7 +135,7 @@ class Session:
         self.seen = []
 
     def serve(self, name, sample, inner_loops):
-        ready = {"event": "ready", "name": name, "inner_loops": inner_loops or 1, "clock": time.monotonic_ns()}
+        ready = {"event": "ready", "name": name, "inner_loops": inner_loops or 1}
         if self.config.get("once"):
             ready.update(self.once(sample))
             self.channel.send(ready)
@@ -147,6 +147,10 @@ class Session:
             self.channel.send(answer)
 
     def once(self, sample):
+        if self.config.get("count"):
+            # Nothing here may depend on the time: even the digits of a printed number are instructions.
+            sample(self.config["count"])
+            return {"statistics": {name: value for name, value in self.jit.statistics().items() if name == "code_bytes"}}
         seconds = sample(1)
         clock = time.monotonic_ns()
         if self.config.get("once_more"):

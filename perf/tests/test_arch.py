@@ -1,0 +1,135 @@
+"""Several hosts: exact instruction counts under emulation, and another host over ssh (the loopback address)."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import socket
+import struct
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from conftest import PERF, QUICK, lab, passed
+
+from lab import archtable, benchmarks, emulation, guests, hosts
+from lab.errors import LabError
+from lab.protocol import WorkerOptions
+
+emulated = pytest.mark.skipif(platform.machine() != "x86_64", reason="only x86-64 machines emulate AArch64")
+
+
+@emulated
+def test_executed_instructions_repeat_exactly(tmp_path: Path):
+    script = tmp_path / "loop.py"
+    script.write_text("def bench():\n    for _ in range(2000):\n        pass\n")
+    mode = emulation.guest_mode("interpreter")
+    counts = [guests.counted(benchmarks.find(str(script)), mode, loops, WorkerOptions())["instructions"] for loops in (1, 1, 21)]
+    assert counts[0] == counts[1]
+    per_iteration = (counts[2] - counts[0]) / 20
+    # Per turn of the loop three bytecode instructions and an integer made and freed; start-up cancels out.
+    assert 2000 * 20 < per_iteration < 2000 * 500
+
+
+@emulated
+def test_the_plugin_counts_a_known_program_exactly(tmp_path: Path):
+    """A hand-made AArch64 program: 1 instruction, then 1000 turns of 2, then 3 to leave."""
+    code = (0xD2807D00, 0xF1000400, 0x54FFFFE1, 0xD2800000, 0xD2800BA8, 0xD4000001)  # movz x0, #1000; subs; b.ne; exit(0)
+    base, header = 0x400000, 64 + 56
+    size = header + 4 * len(code)
+    elf = struct.pack("<4sBBBB8xHHIQQQIHHHHHH", b"\x7fELF", 2, 1, 1, 0, 2, 183, 1, base + header, 64, 0, 0, 64, 56, 1, 0, 0, 0)
+    segment = struct.pack("<IIQQQQQQ", 1, 5, 0, base, base, size, size, 0x1000)
+    program, total = tmp_path / "program", tmp_path / "total"
+    program.write_bytes(elf + segment + struct.pack(f"<{len(code)}I", *code))
+    program.chmod(0o755)
+    emulator = emulation.plugin_emulator()
+    subprocess.run([emulator.command[0], "-plugin", f"{emulation.plugin()},out={total}", program], env=emulator.environment, check=True)
+    assert int(total.read_text()) == 1 + 2 * 1000 + 3
+
+
+@emulated
+def test_what_is_not_run_under_emulation_says_so():
+    with pytest.raises(LabError, match="not run on emulated AArch64"):
+        emulation.guest_mode("pypy")
+
+
+@pytest.fixture(scope="module")
+def sshd(tmp_path_factory: pytest.TempPathFactory):
+    """An ssh server on the loopback address with a key of its own; yields its port and the client's options."""
+    folder = tmp_path_factory.mktemp("sshd")
+    for name in ("host", "client"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name], check=True)
+    (folder / "authorized").write_bytes((folder / "client.pub").read_bytes())
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    (folder / "config").write_text(
+        f"ListenAddress 127.0.0.1\nPort {port}\nHostKey {folder}/host\nAuthorizedKeysFile {folder}/authorized\nPidFile {folder}/pid\n"
+        "StrictModes no\nUsePAM no\nPasswordAuthentication no\nPermitRootLogin prohibit-password\n"
+    )
+    if os.geteuid() == 0:
+        Path("/run/sshd").mkdir(exist_ok=True)
+    server = subprocess.Popen(["/usr/sbin/sshd", "-D", "-e", "-f", folder / "config"], stderr=(folder / "log").open("w"))
+    try:
+        limit = time.monotonic() + 15
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port), timeout=1).close()
+                break
+            except OSError:
+                assert time.monotonic() < limit and server.poll() is None, (folder / "log").read_text()
+                time.sleep(0.05)
+        options = [f"IdentityFile={folder}/client", "IdentitiesOnly=yes", f"UserKnownHostsFile={folder}/known", "StrictHostKeyChecking=no"]
+        yield port, [part for option in options for part in ("--ssh-option", option)]
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def test_this_machine_and_one_over_ssh(sshd, busy_script: Path, tmp_path: Path):
+    port, ssh_options = sshd
+    name = f"ssh:127.0.0.1:{port}"
+    arguments = ["micro_fib", "--modes", "interpreter,cinderx", *QUICK, "--hosts", f"local,{name}", "--remote-dir", PERF.parent, *ssh_options]
+    output = passed(lab("arch.py", *arguments, "--out", tmp_path / "run"))
+    assert name in output
+    data = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert [host["host"] for host in data["hosts"]] == ["local", name]
+    for host in data["hosts"]:
+        assert len(host["benchmarks"]["micro_fib"]["cinderx"]["samples"]) == 3
+        assert host["provenance"]["machine"]["architecture"] == platform.machine()
+    summary = data["summary"]["micro_fib"]
+    assert set(summary["modes"]["cinderx"]) == {"local", name}
+    between = summary["hosts"][f"{name} against local"]
+    assert between["low"] < between["change"] < between["high"]
+
+
+def test_an_ssh_host_that_does_not_answer(here):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        done = here("arch.py", "micro_fib", "--modes", "interpreter", "--hosts", f"ssh:127.0.0.1:{probe.getsockname()[1]}", "--remote-dir", "x")
+    assert done.returncode == 2 and "ssh failed" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("spec", "target", "port"), [("ssh:board", "board", None), ("ssh:me@board:2222", "me@board", 2222), ("ssh:::1", "::1", None), ("ssh:me@[::1]:22", "me@[::1]", 22)]
+)
+def test_host_names(spec: str, target: str, port: int | None):
+    host = hosts.remote(spec, None, [])
+    assert (host.target, host.port) == (target, port)
+
+
+def test_unknown_host(here):
+    done = here("arch.py", "richards", "--hosts", "moon")
+    assert done.returncode == 2 and "ssh:[USER@]HOST[:PORT]" in done.stderr
+
+
+def test_counts_and_times_side_by_side():
+    timed = {"host": "local", "kind": "time", "benchmarks": {"x": {m: {"samples": {str(r): [v + r / 100] * 3 for r in range(3)}} for m, v in (("interpreter", 10.0), ("auto", 5.0))}}}
+    counted = {"host": "emulated", "kind": "instructions", "benchmarks": {"x": {"interpreter": {"instructions": 1000.0}, "auto": {"failed": "not built"}}}}
+    summary = archtable.summary([timed, counted], "interpreter", 0.95)
+    assert summary["x"]["modes"]["auto"]["local"]["verdict"] == "faster"
+    assert summary["x"]["modes"]["auto"]["emulated"] is None
+    table = archtable.table([timed, counted], summary, "interpreter", 0.95)
+    assert "x, auto, emulated: not built" in table.notes

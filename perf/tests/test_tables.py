@@ -1,0 +1,150 @@
+"""peers, policy, ab, codesize: what they compare, and what they show where something is missing."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import PERF, QUICK, lab, passed
+
+import ab
+from lab import comparison, errors, peertable, results, sizes
+
+
+def _round(number: int, **modes: list[float] | str) -> dict:
+    """A journal's record with given samples in ns, or a reason for none."""
+
+    def one(given: list[float] | str) -> dict:
+        if isinstance(given, str):
+            return {"failed": given}
+        return {"inner_loops": 1, "samples_ns": given, "first_ns": given[0] * 2, "warmup": [], "marks": [], "loops": 1}
+
+    return {"benchmark": "richards", "round": number, "load": [0.0, 0.0], "date": "", "modes": {name: one(given) for name, given in modes.items()}}
+
+
+def test_ratios_means_dashes_and_reasons():
+    records = {str(n): _round(n, interpreter=[100.0 + n] * 4, jit=[50.0 + n / 2] * 4, pypy="ModuleNotFoundError: x") for n in range(6)}
+    names = ["interpreter", "jit", "pypy"]
+    run = comparison.Run(Path(), names, results.from_records(records, names), {"modes": {}})
+    table = peertable.peers_table(run, ["interpreter", "auto", "jit", "pypy"], {"auto": "hotstamp is not built"}, 0.95)
+    rows = {row[0]: row[1:] for row in table.rows}
+    # warm: hotstamp, JIT, PyPy; first: the same
+    assert rows["richards"] == ("-", "2.00", "-", "-", "0.50", "-")
+    assert rows["geometric mean"] == ("-", "2.00", "-", "-", "0.50", "-")
+    assert rows["worst"][1] == "2.00 richards"
+    notes = "\n".join(table.notes)
+    assert "richards, PyPy: 6 of 6 processes failed: ModuleNotFoundError: x" in notes
+    assert "hotstamp: not measured: hotstamp is not built" in notes
+    assert "PyPy: its means are over 0 of 1 benchmarks" in notes
+
+
+def test_a_figure_that_may_be_one_is_marked():
+    noisy = {str(n): _round(n, interpreter=[100.0] * 4, jit=[95.0 if n % 2 else 106.0] * 4) for n in range(6)}
+    run = comparison.Run(Path(), ["interpreter", "jit"], results.from_records(noisy, ["interpreter", "jit"]), {"modes": {}})
+    table = peertable.peers_table(run, ["interpreter", "jit"], {}, 0.95)
+    assert table.rows[0][1].endswith("~")
+
+
+def test_peers_script(busy_script: Path, tmp_path: Path):
+    done = lab("peers.py", busy_script, "--modes", "interpreter,cinderx,pypy", "--no-setup", *QUICK, "--out", tmp_path / "run")
+    output = passed(done)
+    assert "geometric mean" in output and "start-up" in output
+    data = json.loads((tmp_path / "run" / "peers.json").read_text())
+    assert data["benchmarks"]["busy"]["pypy"]["warm"] > 0
+    assert data["startup"].keys() == {"interpreter", "cinderx", "pypy"}
+    document = (tmp_path / "run" / "peers.md").read_text()
+    assert "at revision" in document and "| busy |" in document
+
+
+def test_only_the_whole_table_is_published(here):
+    done = here("peers.py", "richards", "--results", "--no-setup")
+    assert done.returncode == 2 and "whole table" in done.stderr
+
+
+def test_policy_compares_settings_with_the_default(busy_script: Path, tmp_path: Path):
+    arguments = ("--mode", "interpreter", "--set", "PYTHON_JIT=1", "--set", "PYTHONMALLOC=malloc,pymalloc")
+    output = passed(lab("policy.py", busy_script, *arguments, *QUICK, "--out", tmp_path / "run"))
+    for setting in ("PYTHON_JIT=1", "PYTHONMALLOC=malloc", "PYTHONMALLOC=pymalloc"):
+        assert setting in output
+    rounds = json.loads((tmp_path / "run" / "result.json").read_text())["rounds"]
+    assert all(len(record["modes"]) == 4 for record in rounds)
+
+
+def test_policy_refuses_what_a_mode_does_not_have(here):
+    done = here("policy.py", "richards", "--mode", "interpreter")
+    assert done.returncode == 2 and "--set" in done.stderr
+    done = here("policy.py", "richards", "--toggles", "warp")
+    assert done.returncode == 2 and "annotation-guards" in done.stderr
+
+
+def test_ab_interleaves_two_revisions():
+    assert ab.modes("v1", ".", ["auto", "baseline"]) == ["auto@v1", "auto", "baseline@v1", "baseline"]
+
+
+def test_ab_errors(here):
+    with pytest.raises(errors.LabError, match="not a mode of hotstamp: jit"):
+        ab.modes("v1", "v2", ["jit"])
+    done = here("ab.py", "HEAD", "no-such-branch", "warm", "richards")
+    assert done.returncode == 2 and "no such revision: no-such-branch" in done.stderr
+    done = here("ab.py", "HEAD", "HEAD", "warm", "richards")
+    assert done.returncode == 2 and "both revisions are HEAD" in done.stderr
+    done = here("ab.py", "HEAD", ".", "warm", "richards", "--modes", "auto")
+    assert done.returncode == 2 and "--tiers" in done.stderr
+
+
+def test_ab_hands_the_rest_to_the_tool(monkeypatch: pytest.MonkeyPatch):
+    import warm
+
+    given: list[list[str]] = []
+    monkeypatch.setattr(ab.builds, "commit_of", lambda revision: revision)
+    monkeypatch.setattr(ab.builds, "at_revision", lambda revision: None)
+    monkeypatch.setattr(warm, "main", lambda argv: given.append(argv) or 0)
+    assert ab.main(["v1", "v2", "warm", "richards", "--rounds", "3", "--tiers", "baseline"]) == 0
+    assert given == [["richards", "--rounds", "3", "--modes", "baseline@v1,baseline@v2"]]
+
+
+def test_codesize_of_a_known_compiler(busy_script: Path, tmp_path: Path):
+    arguments = ("--arch", "x86_64", "--modes", "cinderx", "--counts", "1,2,40", "--iterations", "2")
+    passed(lab("codesize.py", "micro_fib", *arguments, "--out", tmp_path / "run"))
+    data = json.loads((tmp_path / "run" / "result.json").read_text())
+    found = data["canonical"]["x86_64"]["cinderx"]
+    code = [found[n]["code_bytes"] for n in ("1", "2", "40")]
+    assert 0 < code[0] < code[1] < code[2]
+    assert (code[2] - code[1]) / 38 == pytest.approx(code[1] - code[0], rel=0.5)
+
+
+def test_codesize_table_shows_the_cost_of_a_call():
+    cell = lambda code: {"code_bytes": code, "metadata_bytes": 8, "bytecode_bytes": 10}  # noqa: E731
+    table = sizes.canonical_table({"aarch64": {"baseline": {"1": cell(600), "2": cell(800), "200": cell(40_000)}, "optimizer": {"failed": "refused"}}}, [1, 2, 200])
+    assert table.rows[0] == ("aarch64", "baseline", "600", "800", "40000", "200", "4000.0", "8")
+    assert set(table.rows[1][2:]) == {"-"} and table.notes == ["aarch64, optimizer: refused"]
+
+
+def test_sizes_are_not_asked_of_the_interpreter(here):
+    done = here("codesize.py", "--modes", "interpreter", "--arch", "x86_64")
+    assert done.returncode == 2 and "no sizes" in done.stderr
+
+
+@pytest.mark.parametrize("script", ["warm.py", "cold.py", "peers.py", "codesize.py", "policy.py", "arch.py", "ab.py", "report.py"])
+def test_help(script: str, here):
+    done = here(script, "--help")
+    assert f"perf/{script}" in passed(done)
+
+
+def test_the_scripts_import_nothing_of_hotstamp():
+    """The lab reaches hotstamp through its environment variables and its Python functions, in measured processes only."""
+    allowed = {"worker.py", "shapes.py"}
+    for file in PERF.rglob("*.py"):
+        if file.name not in allowed and "tests" not in file.parts and file.name != "demo.py" and "out" not in file.parts:
+            assert "import hotstamp\n" not in file.read_text(), file
+
+
+def test_the_worker_needs_the_standard_library_and_pyperf_only():
+    import ast
+
+    tree = ast.parse((PERF / "lab" / "worker.py").read_text())
+    names = {alias.name.partition(".")[0] for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module.partition(".")[0] for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert names - sys.stdlib_module_names == {"pyperf", "hotstamp", "cinderx"}
