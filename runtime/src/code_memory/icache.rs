@@ -1,7 +1,7 @@
 //! Making freshly written code visible to instruction fetch, on every processor.
 //!
-//! x86-64 keeps instruction fetch coherent with stores; a thread that once executed other code at the same address still has to serialise, which the
-//! membarrier makes it do. AArch64 needs cache maintenance on the executable view as well.
+//! x86-64 keeps instruction fetch coherent with stores; only a thread that once executed other code at the same address has to serialise, which the
+//! membarrier makes it do. AArch64 needs cache maintenance on the executable view, and the membarrier always.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -36,11 +36,11 @@ fn synchronise_threads() {
     }
 }
 
-/// Makes `len` bytes of new code at `start` fit to be executed.
+/// Makes `len` bytes of new code at `start` fit to be executed. `reused`: other code may have been executed at these addresses.
 ///
 /// # Safety
 /// The range is mapped readable and executable, and holds its final bytes.
-pub(super) unsafe fn synchronise(start: *const u8, len: usize) {
+pub(super) unsafe fn synchronise(start: *const u8, len: usize, reused: bool) {
     #[cfg(target_arch = "aarch64")]
     // SAFETY: passed on from the caller.
     unsafe {
@@ -48,7 +48,9 @@ pub(super) unsafe fn synchronise(start: *const u8, len: usize) {
     }
     #[cfg(not(target_arch = "aarch64"))]
     let _ = (start, len);
-    synchronise_threads();
+    if reused || cfg!(target_arch = "aarch64") {
+        synchronise_threads();
+    }
 }
 
 /// Cleans data lines to the point of unification, then invalidates instruction lines.

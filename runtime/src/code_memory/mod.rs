@@ -245,7 +245,7 @@ impl Arena {
             self.free.take(at.0 as usize, len);
         }
         // SAFETY: `write` has just filled these bytes, which are mapped executable.
-        unsafe { icache::synchronise(at.0, bytes.len()) };
+        unsafe { icache::synchronise(at.0, bytes.len(), offset != used) };
         Ok(at)
     }
 
