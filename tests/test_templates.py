@@ -1,0 +1,48 @@
+"""Each opcode, in a small function or body, interpreted against compiled: values, exceptions with lines and columns, effects, references. The cases stand in `template_cases`."""
+
+import dis
+import opcode
+
+import differential
+import pytest
+from template_cases import CASES
+
+# Generators and coroutines are refused as a whole, so that nothing can run these compiled.
+OF_GENERATORS = {
+    "RETURN_GENERATOR",
+    "YIELD_VALUE",
+    "SEND",
+    "END_SEND",
+    "CLEANUP_THROW",
+    "GET_YIELD_FROM_ITER",
+    "GET_AWAITABLE",
+    "GET_AITER",
+    "GET_ANEXT",
+    "END_ASYNC_FOR",
+    "JUMP_BACKWARD_NO_INTERRUPT",
+}
+
+# No code object has these: caches, what the interpreter puts into code of its own, and what instruments code.
+NOT_IN_CODE = {"CACHE", "RESERVED", "ENTER_EXECUTOR", "INTERPRETER_EXIT", "EXIT_INIT_CHECK"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def enabled():
+    differential.enable()
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
+def test_opcode(case):
+    if case.is_body:
+        differential.check_body(case.source, case.opcode)
+        return
+    twins = differential.Twins(case.source)
+    assert case.opcode in differential.opcodes(twins.code), dis.code_info(twins.code)
+    twins.check(case.calls)
+
+
+def test_every_opcode_has_a_case():
+    base = {name for name, number in opcode.opmap.items() if number in range(256) and name not in opcode._specialized_opmap}
+    base -= {name for name in base if name.startswith("INSTRUMENTED_")}
+    missing = base - {case.opcode for case in CASES}
+    assert missing == (OF_GENERATORS | NOT_IN_CODE) & base
