@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import platform
 import shutil
@@ -12,12 +11,11 @@ from functools import cache
 from pathlib import Path
 
 from lab import paths, process
-from lab.errors import LabError, ModeUnavailable, ToolMissing
+from lab.errors import ModeUnavailable, ToolMissing
 from lab.modes import CINDERX_PRELUDE, HOTSTAMP_TIERS, Mode, require_known, take_apart
 
 GUEST = "aarch64"
 CINDERX_SITE = paths.LAB / "cinderx-aarch64"
-PLUGIN_SOURCE = paths.PERF / "lab" / "tcg_count.c"
 SETUP_HINT = "run: perf/setup --arch, and ci/setup"
 
 
@@ -100,19 +98,6 @@ def _guest_packages() -> tuple[Path, ...]:
     return tuple((paths.LAB / "workers").glob("lib/python3.*/site-packages"))
 
 
-@cache
 def plugin() -> Path:
-    """The counting plugin, compiled when its source is newer."""
-    if not PLUGIN_SOURCE.exists():
-        raise LabError(f"missing: {PLUGIN_SOURCE}")
-    digest = hashlib.sha256(PLUGIN_SOURCE.read_bytes()).hexdigest()[:12]
-    library = paths.LAB / f"tcg_count-{digest}.so"
-    if not library.exists():
-        compiler = process.tool("gcc", "gcc libc6-dev")
-        part = library.with_suffix(f".{os.getpid()}.part")
-        command = [compiler, "-shared", "-fPIC", "-O2", "-Wall", "-Wextra", "-Werror", "-o", str(part), str(PLUGIN_SOURCE)]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode != 0:
-            raise LabError(f"the counting plugin does not compile:\n{done.stderr}")
-        part.rename(library)
-    return library
+    """The counting plugin, compiled when its source is new."""
+    return process.compiled("tcg_count.c", "-shared", "-fPIC")

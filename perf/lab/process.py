@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
 import os
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 from lab import paths
 from lab.errors import LabError, ToolMissing
@@ -97,47 +97,40 @@ def run_to_end(command: Sequence[str], env: dict[str, str], timeout: float, cwd:
     if program is None or not os.path.exists(program):
         raise LabError(f"cannot start {command[0]}: there is no such program", "run: perf/setup")
     with tempfile.TemporaryDirectory() as folder:
-        out, err = os.path.join(folder, "out"), os.path.join(folder, "err")
-        request = {"argv": [program, *command[1:]], "env": env, "cwd": cwd or os.getcwd(), "stdout": out, "stderr": err, "timeout": timeout}
-        answer = _launcher().ask(request)
-        if "error" in answer:
-            raise LabError(f"cannot start {program}: {answer['error']}", "run: perf/setup")
-        with open(out, "rb") as file:
+        names = [os.path.join(folder, name) for name in ("out", "err", "report")]
+        with open(names[0], "wb") as out, open(names[1], "wb") as err:
+            launch = [compiled("launcher.c"), names[2], str(int(timeout * 1000)), program, *command[1:]]
+            launcher = subprocess.Popen(launch, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=err, cwd=cwd)
+            try:
+                failed = launcher.wait() != 0
+            except BaseException:
+                launcher.terminate()
+                launcher.wait()
+                raise
+        with open(names[0], "rb") as file:
             stdout = file.read()
-        with open(err, "rb") as file:
+        with open(names[1], "rb") as file:
             stderr = file.read()[-STDERR_TAIL:].decode(errors="replace")
-    timed_out = answer.pop("timed_out")
+        if failed:
+            raise LabError(f"cannot start {program}: {stderr.strip()}", "run: perf/setup")
+        with open(names[2]) as file:
+            status, timed_out, wall, user, system, memory, start = map(int, file.read().split())
     if timed_out:
         stderr += f"\n(killed: not finished after {timeout:g} s)"
-    return ProcessCost(**answer, stdout=stdout, stderr=stderr)
+    return ProcessCost(status, wall, user, system, memory, start, stdout, stderr)
 
 
-class _Launcher:
-    """The process of launcher.py."""
-
-    def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-I", "-S", str(paths.PERF / "lab" / "launcher.py")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
-        )
-
-    @property
-    def alive(self) -> bool:
-        return self._process.poll() is None
-
-    def ask(self, request: dict) -> dict:
-        self._process.stdin.write(json.dumps(request) + "\n")
-        line = self._process.stdout.readline()
-        if not line:
-            raise LabError("the launcher of measured processes ended", f"see {paths.PERF / 'lab' / 'launcher.py'}")
-        return json.loads(line)
-
-
-_the_launcher: _Launcher | None = None
-
-
-def _launcher() -> _Launcher:
-    """The one launcher of this driver. It ends with the driver, when its input closes."""
-    global _the_launcher
-    if _the_launcher is None or not _the_launcher.alive:
-        _the_launcher = _Launcher()
-    return _the_launcher
+@cache
+def compiled(name: str, *options: str) -> Path:
+    """A C program or library of the lab's, `lab/NAME`, compiled into the lab's folder when its source is new."""
+    source = paths.PERF / "lab" / name
+    digest = hashlib.sha256(source.read_bytes() + repr(options).encode()).hexdigest()[:12]
+    output = paths.LAB / f"{source.stem}-{digest}"
+    if not output.exists():
+        part = output.with_name(f"{output.name}.{os.getpid()}.part")
+        command = [tool("gcc", "gcc libc6-dev"), "-O2", "-Wall", "-Wextra", "-Werror", *options, "-o", str(part), str(source)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode != 0:
+            raise LabError(f"{name} does not compile:\n{done.stderr}")
+        part.rename(output)
+    return output

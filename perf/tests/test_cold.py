@@ -10,6 +10,7 @@ import pytest
 from conftest import lab, passed
 
 from lab import benchmarks, modes, paths, process, suite
+from lab.errors import LabError
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +57,16 @@ def test_accounting_of_a_known_process():
     assert cost.wall_ns >= 300_000_000
     assert 100_000_000 <= cost.cpu_ns < cost.wall_ns
     assert 60_000 < cost.max_rss_kib < 110_000
+
+
+def test_the_launchers_own_memory_hides_nothing():
+    """The smallest program there is has less than 4 MB; anything more would be the launcher's or the driver's."""
+    assert process.run_to_end(["/bin/true"], {}, 30).max_rss_kib < 4_000
+
+
+def test_a_program_that_is_not_there():
+    with pytest.raises(LabError, match="(?s)no such program.*perf/setup"):
+        process.run_to_end(["/nowhere/python", "-c", "pass"], {}, 30)
 
 
 def test_a_process_that_does_not_end_is_ended():
