@@ -143,6 +143,7 @@ impl<'a, M: MacroAssembler> Compiler<'a, M> {
             let instruction = self.bytecode.instructions[index];
             self.begin_instruction(instruction)?;
             if self.reachable {
+                self.m.note_instruction(instruction.start);
                 self.emit(instruction)?;
             }
         }
@@ -150,9 +151,6 @@ impl<'a, M: MacroAssembler> Compiler<'a, M> {
             return Err(CompileError::BadBytecode("control runs past the end"));
         }
         self.emit_cold();
-        for handler in &mut self.handlers {
-            handler.offset &= u32::MAX;
-        }
         self.handlers.sort_by_key(|handler| handler.offset);
         Ok(Output {
             code: self.m.finish()?,
@@ -225,11 +223,6 @@ impl<'a, M: MacroAssembler> Compiler<'a, M> {
     /// Control does not go on to the next instruction.
     pub(crate) fn end_block(&mut self) {
         self.reachable = false;
-    }
-
-    /// Whether the next instruction can be reached by a jump (then it must not be fused with this one).
-    pub(crate) fn next_is_leader(&self) -> bool {
-        self.bytecode.is_leader(self.at.next)
     }
 
     /// Plans a site of this instruction whose helper sees the operand stack down to `depth` entries.
@@ -396,7 +389,37 @@ impl<'a, M: MacroAssembler> Compiler<'a, M> {
     }
 }
 
+/// What a site is made with, for listings.
+#[derive(Clone, Copy, Debug)]
+pub struct SiteInfo {
+    /// Offset of the site from the beginning of the function's `CodeData`.
+    pub byte_offset: u32,
+    /// Its bytecode instruction, in code units (behind EXTENDED_ARG prefixes).
+    pub instruction: u32,
+    /// The shared stub that it calls at first.
+    pub target: CodePtr,
+    /// The helper behind the stub, or null.
+    pub helper: *const (),
+    /// Size of the site.
+    pub bytes: usize,
+}
+
 impl Output {
+    /// The sites, in order, for listings.
+    pub fn sites(&self) -> impl Iterator<Item = SiteInfo> {
+        self.sites.iter().map(|plan| SiteInfo {
+            byte_offset: plan.byte_offset,
+            instruction: plan.instr_offset,
+            target: plan.target,
+            helper: plan.helper,
+            bytes: if plan.payload {
+                Site::FULL_BYTES
+            } else {
+                Site::HEADER_BYTES
+            },
+        })
+    }
+
     /// Writes the planned sites behind the header of `data`.
     ///
     /// # Safety

@@ -183,6 +183,8 @@ pub trait MacroAssembler: Sized {
     fn bind(&mut self, label: Label);
     /// Pads to the alignment at which functions and stubs begin (16 bytes).
     fn align(&mut self);
+    /// The code of the bytecode instruction at `offset` (in code units) begins here: for assemblers that annotate a listing. Gives no code.
+    fn note_instruction(&mut self, _offset: u32) {}
 
     // ---- moves ----
 

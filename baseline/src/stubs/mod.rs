@@ -4,13 +4,15 @@
 //! the shared error path, and when an assumption broke it hands the frame to the interpreter.
 
 mod attributes;
+mod calls;
+mod frames;
 mod operators;
 
 use std::mem::offset_of;
 
 use hotstamp_layout::ffi::{self, _PyInterpreterFrame as Frame, PyThreadState};
 use hotstamp_runtime::caches::CacheStubs;
-use hotstamp_runtime::code_data::{CALL_STUB_MAGIC, CodeData, SIMPLE_ARGUMENTS};
+use hotstamp_runtime::code_data::CodeData;
 use hotstamp_runtime::site::{CodePtr, Site};
 use hotstamp_runtime::unwind::Continuation;
 use hotstamp_runtime::{entry, exits, leave, unwind};
@@ -314,68 +316,6 @@ impl<M: MacroAssembler> Builder<M> {
         self.masm.trampoline();
     }
 
-    fn enter(&mut self) {
-        self.prologue(true);
-    }
-
-    fn enter_before_cells(&mut self) {
-        self.prologue(false);
-    }
-
-    /// The frame's creator has set `previous`. The order is the interpreter's: recursion first, then events.
-    fn prologue(&mut self, poll: bool) {
-        let m = &mut self.masm;
-        let slow = m.new_label();
-        m.store(tstate(offset_of!(PyThreadState, current_frame)), Reg::Frame);
-        m.add32_mem(
-            tstate(offset_of!(PyThreadState, py_recursion_remaining)),
-            -1,
-        );
-        m.branch_mem32_imm(
-            Cond::Lt,
-            tstate(offset_of!(PyThreadState, py_recursion_remaining)),
-            0,
-            slow,
-        );
-        m.branch_stack_below_mem(
-            tstate(offset_of!(ffi::_PyThreadStateImpl, c_stack_soft_limit)),
-            slow,
-        );
-        if poll {
-            m.load(Reg::T0, tstate(offset_of!(PyThreadState, eval_breaker)));
-            m.load(Reg::T1, Reg::Data.at(offset_of!(CodeData, version)));
-            m.branch_cmp_mem(Cond::Ne, Reg::T0, Reg::T1.at(0), slow);
-        }
-        m.branch_mem32_imm(Cond::Ne, Reg::Data.at(offset_of!(CodeData, leave)), 0, slow);
-        m.ret();
-
-        m.bind(slow);
-        m.mov_imm(Reg::A3, 0);
-        m.stub_enter();
-        let (proceed, failed, raised) = (m.new_label(), m.new_label(), m.new_label());
-        m.mov(Reg::A0, Reg::Frame);
-        m.mov(Reg::A1, Reg::Tstate);
-        m.mov(Reg::A2, Reg::Data);
-        m.mov_imm(Reg::A3, u64::from(poll));
-        m.call_c(entry::enter_slow as *const ());
-        m.branch_cmp_imm(Cond::Eq, Reg::Acc, 0, proceed);
-        m.branch_cmp_imm(Cond::Eq, Reg::Acc, -1, failed);
-        m.branch_cmp_imm(Cond::Eq, Reg::Acc, -2, raised);
-        m.stub_abandon();
-        self.leave_after_poll();
-        let m = &mut self.masm;
-        m.bind(failed);
-        m.stub_abandon();
-        m.mov_imm(Reg::Acc, 0);
-        m.body_return();
-        m.bind(raised);
-        m.stub_abandon();
-        m.jump(self.error);
-        m.bind(proceed);
-        m.stub_exit();
-        m.ret();
-    }
-
     /// At body level: leaves to the interpreter with what the frame says, and returns its result.
     fn leave_after_poll(&mut self) {
         let m = &mut self.masm;
@@ -605,96 +545,6 @@ impl<M: MacroAssembler> Builder<M> {
         }
     }
 
-    /// Acc = value. Jumped to at body level.
-    fn return_value(&mut self) {
-        let m = &mut self.masm;
-        let (owned, slow, next, done) =
-            (m.new_label(), m.new_label(), m.new_label(), m.new_label());
-        // The result leaves the frame it may be borrowed from: own it, unless it is immortal.
-        m.branch_bits_clear(Reg::Acc, BORROWED as u32, owned);
-        m.lea(Reg::T0, Reg::Acc.offset(-BORROWED));
-        m.branch_mem32_imm(Cond::Lt, Reg::T0.at(0), 0, owned);
-        m.add32_mem(Reg::T0.at(0), 1);
-        m.mov(Reg::Acc, Reg::T0);
-        m.bind(owned);
-        m.add32_mem(tstate(offset_of!(PyThreadState, py_recursion_remaining)), 1);
-        m.load(Reg::T0, Reg::Frame.at(offset_of!(Frame, previous)));
-        m.store(tstate(offset_of!(PyThreadState, current_frame)), Reg::T0);
-        // A frame object takes the frame over, and class bodies own their namespace: both are rare.
-        m.branch_mem_imm(
-            Cond::Ne,
-            Reg::Frame.at(offset_of!(Frame, frame_obj)),
-            0,
-            slow,
-        );
-        m.branch_mem_imm(
-            Cond::Ne,
-            Reg::Frame.at(offset_of!(Frame, f_locals)),
-            0,
-            slow,
-        );
-        m.load32(Reg::T1, Reg::Data.at(offset_of!(CodeData, nlocalsplus)));
-        // Locals are released from the last to the first, as the interpreter does; destructors may run.
-        m.bind(next);
-        m.alu_imm(Alu::Sub, Reg::T1, 1);
-        m.branch_cmp_imm(Cond::Lt, Reg::T1, 0, done);
-        m.load_indexed(Reg::T2, Reg::Frame, Reg::T1, LOCALS as i32);
-        m.branch_bits_set(Reg::T2, BORROWED as u32, next);
-        let free_local = m.new_label();
-        m.dec32_mem_branch_zero(Reg::T2.at(0), free_local);
-        m.jump(next);
-
-        m.bind(free_local);
-        m.push_pair(Reg::Acc, Reg::T1);
-        m.mov(Reg::A0, Reg::T2);
-        m.call_c(ffi::_Py_Dealloc as *const ());
-        m.pop_pair(Reg::Acc, Reg::T1);
-        m.jump(next);
-
-        m.bind(done);
-        for field in [
-            offset_of!(Frame, f_funcobj),
-            offset_of!(Frame, f_executable),
-        ] {
-            let (kept, free) = (m.new_label(), m.new_label());
-            m.load(Reg::T2, Reg::Frame.at(field));
-            m.branch_bits_set(Reg::T2, BORROWED as u32, kept);
-            m.dec32_mem_branch_zero(Reg::T2.at(0), free);
-            m.jump(kept);
-            m.bind(free);
-            m.push_pair(Reg::Acc, Reg::T1);
-            m.mov(Reg::A0, Reg::T2);
-            m.call_c(ffi::_Py_Dealloc as *const ());
-            m.pop_pair(Reg::Acc, Reg::T1);
-            m.bind(kept);
-        }
-        // The first frame of a data stack chunk takes the chunk with it.
-        let pop_chunk = m.new_label();
-        m.load(Reg::T0, tstate(offset_of!(PyThreadState, datastack_chunk)));
-        m.lea(Reg::T0, Reg::T0.at(offset_of!(ffi::_PyStackChunk, data)));
-        m.branch_cmp(Cond::Eq, Reg::T0, Reg::Frame, pop_chunk);
-        m.store(tstate(offset_of!(PyThreadState, datastack_top)), Reg::Frame);
-        m.body_return();
-
-        m.bind(pop_chunk);
-        m.push_pair(Reg::Acc, Reg::T1);
-        m.mov(Reg::A1, Reg::Frame);
-        m.mov(Reg::A0, Reg::Tstate);
-        m.call_c(ffi::_PyThreadState_PopFrame as *const ());
-        m.pop_pair(Reg::Acc, Reg::T1);
-        m.body_return();
-
-        m.bind(slow);
-        m.push_pair(Reg::Acc, Reg::T1);
-        self.publish_site();
-        let m = &mut self.masm;
-        m.mov(Reg::A1, Reg::Frame);
-        m.mov(Reg::A0, Reg::Tstate);
-        m.call_c(ffi::_PyEval_FrameClearAndPop as *const ());
-        m.pop_pair(Reg::Acc, Reg::T1);
-        m.body_return();
-    }
-
     fn dealloc(&mut self) {
         self.publish_site();
         let m = &mut self.masm;
@@ -734,158 +584,5 @@ impl<M: MacroAssembler> Builder<M> {
         m.mov(Reg::A1, Reg::Tstate);
         m.call_c(exits::leave_to_interpreter as *const ());
         m.body_return();
-    }
-
-    /// The operand stack holds callable, self or null, and arguments. A Python function that is stamped is recognised by the mark in front of its call stub; if it takes
-    /// exactly these positional arguments, they move into its frame.
-    fn call(&mut self) {
-        let m = &mut self.masm;
-        let (miss, has_self) = (m.new_label(), m.new_label());
-        let (function, not_function) = (m.new_label(), m.new_label());
-        // T2 = address of the callable's slot, then of the first argument; T1 = number of arguments.
-        m.load16(Reg::T0, Reg::A3.at(offset_of!(Site, stack_words)));
-        m.load32(Reg::T1, Reg::A3.at(offset_of!(Site, oparg)));
-        m.alu(Alu::Sub, Reg::T0, Reg::T1);
-        m.lea_indexed(Reg::T2, Reg::Frame, Reg::T0, -16);
-        m.load(Reg::A1, Reg::T2.at(0));
-        m.mov(Reg::A2, Reg::A1);
-        m.alu_imm(Alu::And, Reg::A2, !BORROWED);
-        m.load(Reg::T0, Reg::A2.at(offset_of!(ffi::PyObject, ob_type)));
-        m.mov_imm(Reg::T3, (&raw const ffi::PyFunction_Type) as u64);
-        m.branch_cmp(Cond::Ne, Reg::T0, Reg::T3, not_function);
-        m.bind(function);
-        m.load(
-            Reg::T0,
-            Reg::A2.at(offset_of!(ffi::PyFunctionObject, vectorcall)),
-        );
-        m.mov_imm(Reg::T3, CALL_STUB_MAGIC);
-        m.branch_cmp_mem(Cond::Ne, Reg::T3, Reg::T0.offset(-16), miss);
-        m.load(Reg::A5, Reg::T0.offset(-8));
-        m.lea(Reg::A4, Reg::T2.at(16));
-        m.branch_mem_imm(Cond::Eq, Reg::T2.at(8), NULL_BITS, has_self);
-        m.alu_imm(Alu::Add, Reg::T1, 1);
-        m.lea(Reg::A4, Reg::T2.at(8));
-        m.bind(has_self);
-        m.branch_cmp32_mem(
-            Cond::Ne,
-            Reg::T1,
-            Reg::A5.at(offset_of!(CodeData, argcount)),
-            miss,
-        );
-        m.branch_mem32_bits_clear(
-            Reg::A5.at(offset_of!(CodeData, flags)),
-            SIMPLE_ARGUMENTS,
-            miss,
-        );
-        // Room on the data stack: T3 = the new frame, T4 = its end.
-        m.load(Reg::T3, tstate(offset_of!(PyThreadState, datastack_top)));
-        m.load32(Reg::T4, Reg::A5.at(offset_of!(CodeData, frame_words)));
-        m.lea_indexed(Reg::T4, Reg::T3, Reg::T4, 0);
-        m.branch_cmp_mem(
-            Cond::AboveEq,
-            Reg::T4,
-            tstate(offset_of!(PyThreadState, datastack_limit)),
-            miss,
-        );
-        m.store(tstate(offset_of!(PyThreadState, datastack_top)), Reg::T4);
-        // The caller: its arguments move away.
-        m.load(Reg::T0, Reg::A3.at(offset_of!(Site, instr)));
-        m.store(Reg::Frame.at(offset_of!(Frame, instr_ptr)), Reg::T0);
-        m.store(Reg::Frame.at(offset_of!(Frame, stackpointer)), Reg::T2);
-        // The callee's frame.
-        m.load(Reg::T0, Reg::A5.at(offset_of!(CodeData, code)));
-        m.store(Reg::T3.at(offset_of!(Frame, f_executable)), Reg::T0);
-        m.add32_mem(Reg::T0.at(0), 1);
-        m.store(Reg::T3.at(offset_of!(Frame, previous)), Reg::Frame);
-        m.store(Reg::T3.at(offset_of!(Frame, f_funcobj)), Reg::A1);
-        m.load(Reg::T0, Reg::A5.at(offset_of!(CodeData, globals)));
-        m.store(Reg::T3.at(offset_of!(Frame, f_globals)), Reg::T0);
-        m.load(Reg::T0, Reg::A5.at(offset_of!(CodeData, builtins)));
-        m.store(Reg::T3.at(offset_of!(Frame, f_builtins)), Reg::T0);
-        m.store_imm(Reg::T3.at(offset_of!(Frame, f_locals)), 0);
-        m.store_imm(Reg::T3.at(offset_of!(Frame, frame_obj)), 0);
-        m.load(Reg::T0, Reg::A5.at(offset_of!(CodeData, code_start)));
-        m.store(Reg::T3.at(offset_of!(Frame, instr_ptr)), Reg::T0);
-        // return_offset, owner (FRAME_OWNED_BY_THREAD) and visited are all zero.
-        const { assert!(ffi::FRAME_OWNED_BY_THREAD == 0) };
-        m.store32_imm(Reg::T3.at(offset_of!(Frame, return_offset)), 0);
-        m.load32(Reg::T4, Reg::A5.at(offset_of!(CodeData, nlocalsplus)));
-        m.lea_indexed(Reg::T0, Reg::T3, Reg::T4, LOCALS as i32);
-        m.store(Reg::T3.at(offset_of!(Frame, stackpointer)), Reg::T0);
-        // Locals that are no arguments become null (T4 counts down), then the arguments are moved (T1 counts down).
-        let (clear, cleared, copy, copied) =
-            (m.new_label(), m.new_label(), m.new_label(), m.new_label());
-        m.mov_imm(Reg::T0, NULL_BITS as u64);
-        m.bind(clear);
-        m.branch_cmp(Cond::Le, Reg::T4, Reg::T1, cleared);
-        m.alu_imm(Alu::Sub, Reg::T4, 1);
-        m.store_indexed(Reg::T3, Reg::T4, LOCALS as i32, Reg::T0);
-        m.jump(clear);
-        m.bind(cleared);
-        m.bind(copy);
-        m.alu_imm(Alu::Sub, Reg::T1, 1);
-        m.branch_cmp_imm(Cond::Lt, Reg::T1, 0, copied);
-        m.load_indexed(Reg::T0, Reg::A4, Reg::T1, 0);
-        m.store_indexed(Reg::T3, Reg::T1, LOCALS as i32, Reg::T0);
-        m.jump(copy);
-        m.bind(copied);
-        m.stub_enter();
-        m.mov(Reg::A0, Reg::T3);
-        m.mov(Reg::A1, Reg::A5);
-        m.call_mem(Reg::A5.at(offset_of!(CodeData, entry)));
-        let (failed, changed) = (m.new_label(), m.new_label());
-        m.branch_cmp_imm(Cond::Eq, Reg::Acc, 0, failed);
-        self.branch_if_breaker(changed);
-        let m = &mut self.masm;
-        m.stub_exit();
-        m.ret();
-        m.bind(failed);
-        m.stub_abandon();
-        m.jump(self.error);
-        m.bind(changed);
-        m.jump(self.leave_after_value);
-        // A bound method without self in its place: function and self take the place of both, and the function is looked at.
-        m.bind(not_function);
-        m.mov_imm(Reg::T3, (&raw const ffi::PyMethod_Type) as u64);
-        m.branch_cmp(Cond::Ne, Reg::T0, Reg::T3, miss);
-        m.branch_mem_imm(Cond::Ne, Reg::T2.at(8), NULL_BITS, miss);
-        m.load(
-            Reg::T3,
-            Reg::A2.at(offset_of!(ffi::PyMethodObject, im_func)),
-        );
-        m.load(Reg::T0, Reg::T3.at(offset_of!(ffi::PyObject, ob_type)));
-        m.mov_imm(Reg::T4, (&raw const ffi::PyFunction_Type) as u64);
-        m.branch_cmp(Cond::Ne, Reg::T0, Reg::T4, miss);
-        m.load(
-            Reg::T4,
-            Reg::A2.at(offset_of!(ffi::PyMethodObject, im_self)),
-        );
-        // Immortal objects (a class as self, for one) need their mark; leave those to the helper.
-        m.branch_mem32_imm(Cond::Lt, Reg::T3.at(0), 0, miss);
-        m.branch_mem32_imm(Cond::Lt, Reg::T4.at(0), 0, miss);
-        m.add32_mem(Reg::T3.at(0), 1);
-        m.add32_mem(Reg::T4.at(0), 1);
-        m.store(Reg::T2.at(0), Reg::T3);
-        m.store(Reg::T2.at(8), Reg::T4);
-        // The method object goes; freeing it runs no Python code, since function and self are held.
-        let (released, free) = (m.new_label(), m.new_label());
-        m.branch_bits_set(Reg::A1, BORROWED as u32, released);
-        m.dec32_mem_branch_zero(Reg::A1.at(0), free);
-        m.bind(released);
-        m.load(Reg::A1, Reg::T2.at(0));
-        m.mov(Reg::A2, Reg::A1);
-        m.jump(function);
-        m.bind(free);
-        self.publish_site();
-        let m = &mut self.masm;
-        m.stub_enter();
-        m.push_pair(Reg::T1, Reg::T2);
-        m.mov(Reg::A0, Reg::A1);
-        m.call_c(ffi::_Py_Dealloc as *const ());
-        m.pop_pair(Reg::T1, Reg::T2);
-        m.stub_exit();
-        m.jump(released);
-        m.bind(miss);
-        self.memory_call_value();
     }
 }

@@ -1,0 +1,165 @@
+//! The stub of CALL: stamped Python functions are called directly.
+
+use std::mem::offset_of;
+
+use hotstamp_layout::ffi::{self, _PyInterpreterFrame as Frame, PyThreadState};
+use hotstamp_runtime::code_data::{CALL_STUB_MAGIC, CodeData, SIMPLE_ARGUMENTS};
+use hotstamp_runtime::site::Site;
+
+use super::{BORROWED, Builder, LOCALS, NULL_BITS, tstate};
+use crate::masm::{Alu, Cond, MacroAssembler, Reg};
+
+impl<M: MacroAssembler> Builder<M> {
+    /// The operand stack holds callable, self or null, and arguments. A Python function that is stamped is recognised by the mark in front of its call stub; if it takes
+    /// exactly these positional arguments, they move into its frame.
+    pub(super) fn call(&mut self) {
+        let m = &mut self.masm;
+        let (miss, has_self) = (m.new_label(), m.new_label());
+        let (function, not_function) = (m.new_label(), m.new_label());
+        // T2 = address of the callable's slot, then of the first argument; T1 = number of arguments.
+        m.load16(Reg::T0, Reg::A3.at(offset_of!(Site, stack_words)));
+        m.load32(Reg::T1, Reg::A3.at(offset_of!(Site, oparg)));
+        m.alu(Alu::Sub, Reg::T0, Reg::T1);
+        m.lea_indexed(Reg::T2, Reg::Frame, Reg::T0, -16);
+        m.load(Reg::A1, Reg::T2.at(0));
+        m.mov(Reg::A2, Reg::A1);
+        m.alu_imm(Alu::And, Reg::A2, !BORROWED);
+        m.load(Reg::T0, Reg::A2.at(offset_of!(ffi::PyObject, ob_type)));
+        m.mov_imm(Reg::T3, (&raw const ffi::PyFunction_Type) as u64);
+        m.branch_cmp(Cond::Ne, Reg::T0, Reg::T3, not_function);
+        m.bind(function);
+        m.load(
+            Reg::T0,
+            Reg::A2.at(offset_of!(ffi::PyFunctionObject, vectorcall)),
+        );
+        m.mov_imm(Reg::T3, CALL_STUB_MAGIC);
+        m.branch_cmp_mem(Cond::Ne, Reg::T3, Reg::T0.offset(-16), miss);
+        m.load(Reg::A5, Reg::T0.offset(-8));
+        m.lea(Reg::A4, Reg::T2.at(16));
+        m.branch_mem_imm(Cond::Eq, Reg::T2.at(8), NULL_BITS, has_self);
+        m.alu_imm(Alu::Add, Reg::T1, 1);
+        m.lea(Reg::A4, Reg::T2.at(8));
+        m.bind(has_self);
+        m.branch_cmp32_mem(
+            Cond::Ne,
+            Reg::T1,
+            Reg::A5.at(offset_of!(CodeData, argcount)),
+            miss,
+        );
+        m.branch_mem32_bits_clear(
+            Reg::A5.at(offset_of!(CodeData, flags)),
+            SIMPLE_ARGUMENTS,
+            miss,
+        );
+        // Room on the data stack: T3 = the new frame, T4 = its end.
+        m.load(Reg::T3, tstate(offset_of!(PyThreadState, datastack_top)));
+        m.load32(Reg::T4, Reg::A5.at(offset_of!(CodeData, frame_words)));
+        m.lea_indexed(Reg::T4, Reg::T3, Reg::T4, 0);
+        m.branch_cmp_mem(
+            Cond::AboveEq,
+            Reg::T4,
+            tstate(offset_of!(PyThreadState, datastack_limit)),
+            miss,
+        );
+        m.store(tstate(offset_of!(PyThreadState, datastack_top)), Reg::T4);
+        // The caller: its arguments move away.
+        m.load(Reg::T0, Reg::A3.at(offset_of!(Site, instr)));
+        m.store(Reg::Frame.at(offset_of!(Frame, instr_ptr)), Reg::T0);
+        m.store(Reg::Frame.at(offset_of!(Frame, stackpointer)), Reg::T2);
+        // The callee's frame.
+        m.load(Reg::T0, Reg::A5.at(offset_of!(CodeData, code)));
+        m.store(Reg::T3.at(offset_of!(Frame, f_executable)), Reg::T0);
+        m.add32_mem(Reg::T0.at(0), 1);
+        m.store(Reg::T3.at(offset_of!(Frame, previous)), Reg::Frame);
+        m.store(Reg::T3.at(offset_of!(Frame, f_funcobj)), Reg::A1);
+        m.load(Reg::T0, Reg::A5.at(offset_of!(CodeData, globals)));
+        m.store(Reg::T3.at(offset_of!(Frame, f_globals)), Reg::T0);
+        m.load(Reg::T0, Reg::A5.at(offset_of!(CodeData, builtins)));
+        m.store(Reg::T3.at(offset_of!(Frame, f_builtins)), Reg::T0);
+        m.store_imm(Reg::T3.at(offset_of!(Frame, f_locals)), 0);
+        m.store_imm(Reg::T3.at(offset_of!(Frame, frame_obj)), 0);
+        m.load(Reg::T0, Reg::A5.at(offset_of!(CodeData, code_start)));
+        m.store(Reg::T3.at(offset_of!(Frame, instr_ptr)), Reg::T0);
+        // return_offset, owner (FRAME_OWNED_BY_THREAD) and visited are all zero.
+        const { assert!(ffi::FRAME_OWNED_BY_THREAD == 0) };
+        m.store32_imm(Reg::T3.at(offset_of!(Frame, return_offset)), 0);
+        m.load32(Reg::T4, Reg::A5.at(offset_of!(CodeData, nlocalsplus)));
+        m.lea_indexed(Reg::T0, Reg::T3, Reg::T4, LOCALS as i32);
+        m.store(Reg::T3.at(offset_of!(Frame, stackpointer)), Reg::T0);
+        // Locals that are no arguments become null (T4 counts down), then the arguments are moved (T1 counts down).
+        let (clear, cleared, copy, copied) =
+            (m.new_label(), m.new_label(), m.new_label(), m.new_label());
+        m.mov_imm(Reg::T0, NULL_BITS as u64);
+        m.bind(clear);
+        m.branch_cmp(Cond::Le, Reg::T4, Reg::T1, cleared);
+        m.alu_imm(Alu::Sub, Reg::T4, 1);
+        m.store_indexed(Reg::T3, Reg::T4, LOCALS as i32, Reg::T0);
+        m.jump(clear);
+        m.bind(cleared);
+        m.bind(copy);
+        m.alu_imm(Alu::Sub, Reg::T1, 1);
+        m.branch_cmp_imm(Cond::Lt, Reg::T1, 0, copied);
+        m.load_indexed(Reg::T0, Reg::A4, Reg::T1, 0);
+        m.store_indexed(Reg::T3, Reg::T1, LOCALS as i32, Reg::T0);
+        m.jump(copy);
+        m.bind(copied);
+        m.stub_enter();
+        m.mov(Reg::A0, Reg::T3);
+        m.mov(Reg::A1, Reg::A5);
+        m.call_mem(Reg::A5.at(offset_of!(CodeData, entry)));
+        let (failed, changed) = (m.new_label(), m.new_label());
+        m.branch_cmp_imm(Cond::Eq, Reg::Acc, 0, failed);
+        self.branch_if_breaker(changed);
+        let m = &mut self.masm;
+        m.stub_exit();
+        m.ret();
+        m.bind(failed);
+        m.stub_abandon();
+        m.jump(self.error);
+        m.bind(changed);
+        m.jump(self.leave_after_value);
+        // A bound method without self in its place: function and self take the place of both, and the function is looked at.
+        m.bind(not_function);
+        m.mov_imm(Reg::T3, (&raw const ffi::PyMethod_Type) as u64);
+        m.branch_cmp(Cond::Ne, Reg::T0, Reg::T3, miss);
+        m.branch_mem_imm(Cond::Ne, Reg::T2.at(8), NULL_BITS, miss);
+        m.load(
+            Reg::T3,
+            Reg::A2.at(offset_of!(ffi::PyMethodObject, im_func)),
+        );
+        m.load(Reg::T0, Reg::T3.at(offset_of!(ffi::PyObject, ob_type)));
+        m.mov_imm(Reg::T4, (&raw const ffi::PyFunction_Type) as u64);
+        m.branch_cmp(Cond::Ne, Reg::T0, Reg::T4, miss);
+        m.load(
+            Reg::T4,
+            Reg::A2.at(offset_of!(ffi::PyMethodObject, im_self)),
+        );
+        // Immortal objects (a class as self, for one) need their mark; leave those to the helper.
+        m.branch_mem32_imm(Cond::Lt, Reg::T3.at(0), 0, miss);
+        m.branch_mem32_imm(Cond::Lt, Reg::T4.at(0), 0, miss);
+        m.add32_mem(Reg::T3.at(0), 1);
+        m.add32_mem(Reg::T4.at(0), 1);
+        m.store(Reg::T2.at(0), Reg::T3);
+        m.store(Reg::T2.at(8), Reg::T4);
+        // The method object goes; freeing it runs no Python code, since function and self are held.
+        let (released, free) = (m.new_label(), m.new_label());
+        m.branch_bits_set(Reg::A1, BORROWED as u32, released);
+        m.dec32_mem_branch_zero(Reg::A1.at(0), free);
+        m.bind(released);
+        m.load(Reg::A1, Reg::T2.at(0));
+        m.mov(Reg::A2, Reg::A1);
+        m.jump(function);
+        m.bind(free);
+        self.publish_site();
+        let m = &mut self.masm;
+        m.stub_enter();
+        m.push_pair(Reg::T1, Reg::T2);
+        m.mov(Reg::A0, Reg::A1);
+        m.call_c(ffi::_Py_Dealloc as *const ());
+        m.pop_pair(Reg::T1, Reg::T2);
+        m.stub_exit();
+        m.jump(released);
+        m.bind(miss);
+        self.memory_call_value();
+    }
+}
