@@ -17,6 +17,9 @@ struct Op {
     pushed: String,
 }
 
+/// One question about an opcode, answered as Rust text.
+type Column = fn(&Op) -> String;
+
 /// The text of `opcode.rs`: the enum, its metadata and the stack effects.
 pub fn generate(headers: &Headers) -> Result<String, String> {
     let ids = read(headers, "python3.14/opcode_ids.h")?;
@@ -181,6 +184,13 @@ fn between<'a>(text: &'a str, start: &str, end: &str) -> Result<&'a str, String>
     Ok(&text[from..from + len])
 }
 
+/// The effect where it is a plain number, else `VARIES`.
+fn fixed_effect(effect: &str) -> String {
+    effect
+        .parse::<u8>()
+        .map_or("VARIES".into(), |n| n.to_string())
+}
+
 fn render(ops: &BTreeMap<u8, Op>) -> String {
     let mut out = String::new();
     let w = &mut out;
@@ -195,31 +205,46 @@ fn render(ops: &BTreeMap<u8, Op>) -> String {
     for (number, op) in ops {
         let _ = writeln!(w, "/// `{0}`.\n{0} = {number},", op.name);
     }
-    let _ = writeln!(
-        w,
-        "}}\n\nstatic METADATA: [Option<Metadata>; 256] = {{\nlet mut table = [const {{ None }}; 256];"
-    );
-    for (number, op) in ops {
-        let flags = if op.flags.is_empty() || op.flags == "0" {
-            "0".to_owned()
-        } else {
-            format!("({}) as u16", op.flags)
-        };
+    let _ = writeln!(w, "}}\n");
+    // One table per question, so that a look-up is one small load.
+    let tables: [(&str, &str, &str, Column); 7] = [
+        ("OPCODES", "Option<Opcode>", "None", |op| {
+            format!("Some(Opcode::{})", op.name)
+        }),
+        ("NAMES", "&str", "\"\"", |op| format!("{:?}", op.name)),
+        ("BASES", "Opcode", "Opcode::CACHE", |op| {
+            format!("Opcode::{}", op.base)
+        }),
+        ("FLAGS", "u16", "0", |op| match op.flags.as_str() {
+            "" | "0" => "0".into(),
+            flags => format!("({flags}) as u16"),
+        }),
+        ("OWN_CACHES", "u8", "0", |op| op.caches.to_string()),
+        ("FIXED_POPPED", "u8", "VARIES", |op| {
+            fixed_effect(&op.popped)
+        }),
+        ("FIXED_PUSHED", "u8", "VARIES", |op| {
+            fixed_effect(&op.pushed)
+        }),
+    ];
+    for (table, kind, filler, value) in tables {
         let _ = writeln!(
             w,
-            "table[{number}] = Some(Metadata {{ opcode: Opcode::{0}, name: {0:?}, base: Opcode::{1}, caches: {2}, flags: {flags} }});",
-            op.name, op.base, op.caches
+            "static {table}: [{kind}; 256] = {{\nlet mut table = [{filler}; 256];"
         );
+        for (number, op) in ops {
+            let _ = writeln!(w, "table[{number}] = {};", value(op));
+        }
+        let _ = writeln!(w, "table\n}};\n");
     }
-    let _ = writeln!(w, "table\n}};\n");
     for (name, effect) in [
         ("raw_popped", |op: &Op| op.popped.clone()),
         ("raw_pushed", |op: &Op| op.pushed.clone()),
-    ] as [(&str, fn(&Op) -> String); 2]
+    ] as [(&str, Column); 2]
     {
         let _ = writeln!(
             w,
-            "#[allow(unused_parens, clippy::all)]\nfn {name}(op: Opcode, oparg: i32) -> Option<i32> {{\nSome(match op {{"
+            "#[allow(unused_parens, clippy::all)]\n#[inline]\nfn {name}(op: Opcode, oparg: i32) -> Option<i32> {{\nSome(match op {{"
         );
         for op in ops.values() {
             let effect = effect(op);

@@ -119,11 +119,19 @@ const NO_INSTRUCTION: u32 = u32::MAX;
 impl Analysis {
     /// Analyses bytecode in its base form (see [`crate::bytecode::base_code`]) with the tables that belong to it.
     pub fn new(code: &[u8], tables: &BorrowedCode<'_>) -> Result<Self, AnalysisError> {
-        let instructions = Decoder::new(code).collect::<Result<Vec<_>, _>>()?;
+        // Most instructions have no cache: about half as many as there are code units.
+        let mut instructions = Vec::with_capacity(code.len() / 3);
         let mut index_of = vec![NO_INSTRUCTION; code.len() / 2];
-        for (index, instruction) in instructions.iter().enumerate() {
+        let mut branches = vec![];
+        for instruction in Decoder::new(code) {
+            let instruction = instruction?;
+            let index = instructions.len();
             index_of[instruction.start.index()] = index as u32;
             index_of[instruction.offset.index()] = index as u32;
+            if instruction.opcode.has_jump() || instruction.opcode.is_terminator() {
+                branches.push(index);
+            }
+            instructions.push(instruction);
         }
         let facts = vec![Facts::default(); instructions.len()];
         let mut analysis = Self {
@@ -133,9 +141,9 @@ impl Analysis {
             exceptions: tables.exceptions()?,
             max_depth: 0,
         };
-        analysis.find_leaders()?;
+        analysis.find_leaders(&branches)?;
         analysis.find_depths(tables.stack_size)?;
-        analysis.find_lines(tables)?;
+        analysis.find_lines(tables, &branches)?;
         Ok(analysis)
     }
 
@@ -185,11 +193,12 @@ impl Analysis {
         index.ok_or(AnalysisError::NotAnInstruction { at, target })
     }
 
-    fn find_leaders(&mut self) -> Result<(), AnalysisError> {
+    /// `branches` are the instructions that may not go on to the next one.
+    fn find_leaders(&mut self, branches: &[usize]) -> Result<(), AnalysisError> {
         if let Some(first) = self.facts.first_mut() {
             first.is_leader = true;
         }
-        for index in 0..self.instructions.len() {
+        for &index in branches {
             let instruction = self.instructions[index];
             let opcode = instruction.opcode;
             if opcode.is_jump() {
@@ -222,14 +231,44 @@ impl Analysis {
         }
         self.reach(0, 0, &mut pending)?;
         while let Some(index) = pending.pop() {
-            let instruction = self.instructions[index];
-            let (at, opcode) = (instruction.offset, instruction.opcode);
-            let depth = self.facts[index]
-                .depth
-                .expect("only reached instructions are pending");
-            let effect = opcode
-                .popped(instruction.oparg)
-                .zip(opcode.pushed(instruction.oparg));
+            self.follow(index, stack_size, &mut pending)?;
+        }
+        Ok(())
+    }
+
+    /// Follows straight-line code from an instruction whose depth is known, to where control leaves or was before.
+    fn follow(
+        &mut self,
+        start: usize,
+        stack_size: u32,
+        pending: &mut Vec<usize>,
+    ) -> Result<(), AnalysisError> {
+        let mut depth = self.facts[start]
+            .depth
+            .expect("only reached instructions are followed");
+        let mut handler_depth = None;
+        let mut handler_until = BytecodeOffset(0);
+        for index in start..self.instructions.len() {
+            let Instruction {
+                offset: at,
+                opcode,
+                oparg,
+                ..
+            } = self.instructions[index];
+            if at >= handler_until {
+                let (entry, until) = self.exceptions.lookup_span(at);
+                (handler_depth, handler_until) = (entry.map(|entry| entry.depth), until);
+                if let Some(entry) = entry.copied() {
+                    let handler = self.start_index(at, Some(entry.target))?;
+                    self.reach(handler, entry.handler_depth(), pending)?;
+                }
+            }
+            if let Some(kept) = handler_depth
+                && kept > depth
+            {
+                return Err(AnalysisError::HandlerTooDeep { at, kept, depth });
+            }
+            let effect = opcode.popped(oparg).zip(opcode.pushed(oparg));
             let (popped, pushed) = effect.ok_or(AnalysisError::NoEffect { at, opcode })?;
             let left = depth.checked_sub(popped).ok_or(AnalysisError::Underflow {
                 at,
@@ -237,29 +276,16 @@ impl Analysis {
                 popped,
                 depth,
             })?;
+            let terminates = opcode.is_terminator();
             let after = left + pushed;
+            // What a RETURN_VALUE pushes goes onto its caller's stack.
             self.max_depth = self.max_depth.max(depth);
-            if let Some(entry) = self.exceptions.lookup(at).copied() {
-                if entry.depth > depth {
-                    return Err(AnalysisError::HandlerTooDeep {
-                        at,
-                        kept: entry.depth,
-                        depth,
-                    });
-                }
-                let handler = self.start_index(at, Some(entry.target))?;
-                self.reach(handler, entry.handler_depth(), &mut pending)?;
-            }
             if opcode.is_jump() {
-                let target = self.start_index(at, instruction.jump_target())?;
-                self.reach(target, after, &mut pending)?;
+                let target = self.start_index(at, self.instructions[index].jump_target())?;
+                self.reach(target, after, pending)?;
             }
-            if !opcode.is_terminator() {
+            if !terminates {
                 self.max_depth = self.max_depth.max(after);
-                if index + 1 == self.instructions.len() {
-                    return Err(AnalysisError::NoEnd);
-                }
-                self.reach(index + 1, after, &mut pending)?;
             }
             if self.max_depth > stack_size {
                 return Err(AnalysisError::Overflow {
@@ -268,6 +294,23 @@ impl Analysis {
                     stack_size,
                 });
             }
+            if terminates {
+                return Ok(());
+            }
+            let next = self.facts.get_mut(index + 1).ok_or(AnalysisError::NoEnd)?;
+            match next.depth {
+                None => next.depth = Some(after),
+                Some(first) if first == after => return Ok(()),
+                Some(first) => {
+                    let at = self.instructions[index + 1].start;
+                    return Err(AnalysisError::DepthMismatch {
+                        at,
+                        first,
+                        second: after,
+                    });
+                }
+            }
+            depth = after;
         }
         Ok(())
     }
@@ -295,24 +338,21 @@ impl Analysis {
 
     /// Lines, and the places where the interpreter would emit LINE events: where the line changes in the order of the
     /// code, and wherever a jump or an exception can arrive; never at the instructions that such an arrival skips.
-    fn find_lines(&mut self, tables: &BorrowedCode<'_>) -> Result<(), AnalysisError> {
-        let mut locations = tables.locations();
-        let mut current = None;
+    fn find_lines(
+        &mut self,
+        tables: &BorrowedCode<'_>,
+        branches: &[usize],
+    ) -> Result<(), AnalysisError> {
+        let mut lines = tables.locations().lines();
+        let (mut line, mut line_until) = (None, BytecodeOffset(0));
         let mut line_before = None;
-        for (index, instruction) in self.instructions.iter().enumerate() {
-            while current
-                .as_ref()
-                .is_none_or(|location: &crate::bytecode::Location| {
-                    location.end <= instruction.offset
-                })
-            {
-                match locations.next() {
-                    Some(location) => current = Some(location?),
-                    None => break,
-                }
+        for (instruction, facts) in self.instructions.iter().zip(&mut self.facts) {
+            while line_until <= instruction.offset {
+                (line, line_until) = lines
+                    .next()
+                    .transpose()?
+                    .unwrap_or((None, BytecodeOffset(u32::MAX)));
             }
-            let line = current.as_ref().and_then(|location| location.line);
-            let facts = &mut self.facts[index];
             facts.line = line;
             if instruction.start.0 < tables.first_traceable {
                 continue;
@@ -325,7 +365,7 @@ impl Analysis {
                 line_before = line;
             }
         }
-        for index in 0..self.instructions.len() {
+        for &index in branches {
             let instruction = self.instructions[index];
             if instruction.start.0 < tables.first_traceable || !instruction.opcode.is_jump() {
                 continue;

@@ -10,12 +10,60 @@ use crate::ffi::*;
 
 include!(concat!(env!("OUT_DIR"), "/opcode.rs"));
 
-struct Metadata {
-    opcode: Opcode,
-    name: &'static str,
-    base: Opcode,
-    caches: u8,
-    flags: u16,
+/// In the tables of fixed effects: it depends on the argument, or is not known.
+const VARIES: u8 = u8::MAX;
+
+/// Code units of inline cache behind whatever has this number; 0 for what is no opcode.
+static CACHES: [u8; 256] = {
+    let mut table = [0; 256];
+    let mut number = 0;
+    while number < table.len() {
+        if OPCODES[number].is_some() {
+            table[number] = OWN_CACHES[BASES[number] as usize];
+        }
+        number += 1;
+    }
+    table
+};
+
+const JUMPS: u8 = 1;
+const TERMINATES: u8 = 2;
+const COUNTS_BACKWARD: u8 = 4;
+
+/// How each opcode directs control. The headers give only which argument is a distance; that END_ASYNC_FOR uses its own
+/// otherwise, which jumps go backwards and what ends a block is the meaning of the instructions.
+static CONTROL: [u8; 256] = {
+    let mut table = [0; 256];
+    let mut number = 0;
+    while number < table.len() {
+        let base = BASES[number];
+        let mut control = match base {
+            Opcode::JUMP_BACKWARD | Opcode::JUMP_BACKWARD_NO_INTERRUPT => {
+                COUNTS_BACKWARD | TERMINATES
+            }
+            Opcode::END_ASYNC_FOR => COUNTS_BACKWARD,
+            Opcode::JUMP_FORWARD
+            | Opcode::RETURN_VALUE
+            | Opcode::RAISE_VARARGS
+            | Opcode::RERAISE
+            | Opcode::INTERPRETER_EXIT => TERMINATES,
+            _ => 0,
+        };
+        if FLAGS[base as usize] as u32 & HAS_JUMP_FLAG != 0
+            && !matches!(base, Opcode::END_ASYNC_FOR)
+        {
+            control |= JUMPS;
+        }
+        table[number] = control;
+        number += 1;
+    }
+    table
+};
+
+/// Code units of inline cache behind an instruction with this number, which need not be an opcode.
+#[inline]
+pub(crate) fn caches_of(number: u8) -> usize {
+    usize::from(CACHES[usize::from(number)])
 }
 
 /// The lowest number of an opcode that takes an argument.
@@ -25,35 +73,29 @@ impl Opcode {
     /// The opcode with this number, if there is one.
     #[inline]
     pub fn from_u8(number: u8) -> Option<Self> {
-        METADATA[usize::from(number)].as_ref().map(|m| m.opcode)
+        OPCODES[usize::from(number)]
     }
 
     /// Every opcode, by number.
     pub fn all() -> impl Iterator<Item = Self> {
-        METADATA.iter().flatten().map(|m| m.opcode)
-    }
-
-    #[inline]
-    fn metadata(self) -> &'static Metadata {
-        METADATA[self as usize]
-            .as_ref()
-            .expect("the table has an entry for every variant")
+        OPCODES.iter().flatten().copied()
     }
 
     /// The name that C and `dis` use.
     #[inline]
     pub fn name(self) -> &'static str {
-        self.metadata().name
+        NAMES[self as usize]
     }
 
     /// The opcode that the compiler emitted where this one stands: itself, or what it specialises or instruments.
     /// `INSTRUMENTED_LINE`, `INSTRUMENTED_INSTRUCTION` and `ENTER_EXECUTOR` can stand for any and give themselves.
     #[inline]
     pub fn base(self) -> Self {
-        self.metadata().base
+        BASES[self as usize]
     }
 
     /// Whether the compiler emits it: neither a specialised nor an instrumented form, nor put in by the interpreter.
+    #[inline]
     pub fn is_base(self) -> bool {
         self.base() == self && u32::from(self as u8) < MIN_SPECIALIZED_OPCODE
     }
@@ -61,13 +103,13 @@ impl Opcode {
     /// Code units of inline cache behind the instruction.
     #[inline]
     pub fn caches(self) -> usize {
-        usize::from(self.base().metadata().caches)
+        usize::from(CACHES[self as usize])
     }
 
     /// The headers' flags: the `HAS_*_FLAG` bits.
     #[inline]
     pub fn flags(self) -> u32 {
-        u32::from(self.metadata().flags)
+        u32::from(FLAGS[self as usize])
     }
 
     /// The argument means something.
@@ -127,31 +169,19 @@ impl Opcode {
     /// The jump distance counts backwards. True of `END_ASYNC_FOR` too, which does not jump.
     #[inline]
     pub fn counts_backward(self) -> bool {
-        matches!(
-            self.base(),
-            Self::JUMP_BACKWARD | Self::JUMP_BACKWARD_NO_INTERRUPT | Self::END_ASYNC_FOR
-        )
+        CONTROL[self as usize] & COUNTS_BACKWARD != 0
     }
 
     /// Control never goes on to the next instruction.
     #[inline]
     pub fn is_terminator(self) -> bool {
-        matches!(
-            self.base(),
-            Self::RETURN_VALUE
-                | Self::RAISE_VARARGS
-                | Self::RERAISE
-                | Self::JUMP_FORWARD
-                | Self::JUMP_BACKWARD
-                | Self::JUMP_BACKWARD_NO_INTERRUPT
-                | Self::INTERPRETER_EXIT
-        )
+        CONTROL[self as usize] & TERMINATES != 0
     }
 
     /// Control can go to the jump target.
     #[inline]
     pub fn is_jump(self) -> bool {
-        self.base().has_jump() && self.base() != Self::END_ASYNC_FOR
+        CONTROL[self as usize] & JUMPS != 0
     }
 
     /// Jumps always.
@@ -166,13 +196,23 @@ impl Opcode {
     /// Entries taken off the stack. `None` for an opcode without a known effect (`EXTENDED_ARG` and the like never ask).
     #[inline]
     pub fn popped(self, oparg: u32) -> Option<u32> {
-        raw_popped(self, i32::try_from(oparg).ok()?).and_then(|n| u32::try_from(n).ok())
+        match FIXED_POPPED[self as usize] {
+            VARIES => {
+                raw_popped(self, i32::try_from(oparg).ok()?).and_then(|n| u32::try_from(n).ok())
+            }
+            fixed => Some(u32::from(fixed)),
+        }
     }
 
     /// Entries put on the stack.
     #[inline]
     pub fn pushed(self, oparg: u32) -> Option<u32> {
-        raw_pushed(self, i32::try_from(oparg).ok()?).and_then(|n| u32::try_from(n).ok())
+        match FIXED_PUSHED[self as usize] {
+            VARIES => {
+                raw_pushed(self, i32::try_from(oparg).ok()?).and_then(|n| u32::try_from(n).ok())
+            }
+            fixed => Some(u32::from(fixed)),
+        }
     }
 
     /// How much deeper the stack is afterwards; the same whether it jumps or not. (`FOR_ITER` that ends jumps to an

@@ -63,6 +63,20 @@ impl ExceptionTable {
         self.0[..after].last().filter(|entry| offset < entry.end)
     }
 
+    /// The entry that covers an instruction, and the offset from which on the answer may be another.
+    pub fn lookup_span(&self, offset: BytecodeOffset) -> (Option<&ExceptionEntry>, BytecodeOffset) {
+        let after = self.0.partition_point(|entry| entry.start <= offset);
+        match self.0[..after].last() {
+            Some(entry) if offset < entry.end => (Some(entry), entry.end),
+            _ => (
+                None,
+                self.0
+                    .get(after)
+                    .map_or(BytecodeOffset(u32::MAX), |next| next.start),
+            ),
+        }
+    }
+
     /// All entries in order.
     pub fn entries(&self) -> &[ExceptionEntry] {
         &self.0

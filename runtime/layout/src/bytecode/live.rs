@@ -2,7 +2,7 @@
 
 use super::{DecodeError, ExceptionTable, Locations};
 use crate::ffi::{self, PyCodeObject};
-use crate::opcode::Opcode;
+use crate::opcode::{Opcode, caches_of};
 use crate::refs::{bytes_contents, code_len, code_start};
 
 /// The bytecode as the compiler emitted it, caches zeroed: what `co_code` would give, without allocating an object.
@@ -13,25 +13,31 @@ pub unsafe fn base_code(co: *mut PyCodeObject) -> Vec<u8> {
     // SAFETY: the array has `code_len` units behind the object's header, and nobody writes it while the GIL is held.
     let units =
         unsafe { core::slice::from_raw_parts(code_start(co).cast::<[u8; 2]>(), code_len(co)) };
-    let mut code = Vec::with_capacity(units.len() * 2);
-    let mut at = 0;
-    while at < units.len() {
+    let mut code: Vec<[u8; 2]> = Vec::with_capacity(units.len());
+    while code.len() < units.len() {
+        let at = code.len();
         // SAFETY: `at` is the index of an instruction.
-        let (opcode, oparg) = unsafe { base_unit(co, units[at], at) };
-        let caches = Opcode::from_u8(opcode).map_or(0, Opcode::caches);
-        code.extend([opcode, oparg]);
-        at += 1 + caches;
-        code.resize(2 * at.min(units.len()), 0);
+        let unit = unsafe { base_unit(co, units[at], at) };
+        code.push(unit);
+        for _ in 0..caches_of(unit[0]).min(units.len() - at - 1) {
+            code.push([0, 0]);
+        }
     }
-    code
+    code.into_flattened()
 }
 
 /// What the instruction at this index was before the interpreter changed it. Numbers that are no opcode stay.
 ///
 /// # Safety
 /// As for [`base_code`]; `index` is the index of an instruction, not of a cache.
-unsafe fn base_unit(co: *mut PyCodeObject, unit: [u8; 2], index: usize) -> (u8, u8) {
+#[inline]
+unsafe fn base_unit(co: *mut PyCodeObject, unit: [u8; 2], index: usize) -> [u8; 2] {
     let [mut number, mut oparg] = unit;
+    if let Some(opcode) = Opcode::from_u8(number)
+        && opcode.base().is_base()
+    {
+        return [opcode.base() as u8, oparg];
+    }
     if number == Opcode::ENTER_EXECUTOR as u8 {
         // SAFETY: the argument of ENTER_EXECUTOR indexes the code object's executors, which keep what they replaced.
         unsafe {
@@ -56,10 +62,10 @@ unsafe fn base_unit(co: *mut PyCodeObject, unit: [u8; 2], index: usize) -> (u8, 
             number = unsafe { *(*(*co)._co_monitoring).per_instruction_opcodes.add(index) };
         }
     }
-    (
+    [
         Opcode::from_u8(number).map_or(number, |opcode| opcode.base() as u8),
         oparg,
-    )
+    ]
 }
 
 /// A code object's tables, borrowed.

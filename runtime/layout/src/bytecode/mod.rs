@@ -12,7 +12,7 @@ pub use debug::{DecodedRow, debug_dump};
 pub use exceptions::{ExceptionEntry, ExceptionTable};
 pub use instructions::{Decoder, Instruction, encode_instruction};
 pub use live::{BorrowedCode, base_code};
-pub use locations::{Location, Locations};
+pub use locations::{Lines, Location, Locations};
 
 use core::fmt;
 
