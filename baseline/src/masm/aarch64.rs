@@ -655,7 +655,7 @@ impl MacroAssembler for Aarch64 {
     }
 
     fn push_pair(&mut self, a: Reg, b: Reg) {
-        emit!(self ; stp X(r(a)), X(r(b)), [sp, -16]!);
+        emit!(self ; stp X(r(b)), X(r(a)), [sp, -16]!);
     }
 
     fn pop_pair(&mut self, a: Reg, b: Reg) {
@@ -663,7 +663,7 @@ impl MacroAssembler for Aarch64 {
             // ldp may not load one register twice.
             emit!(self ; ldr X(r(a)), [sp], 16);
         } else {
-            emit!(self ; ldp X(r(a)), X(r(b)), [sp], 16);
+            emit!(self ; ldp X(r(b)), X(r(a)), [sp], 16);
         }
     }
 

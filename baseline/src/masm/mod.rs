@@ -295,7 +295,7 @@ pub trait MacroAssembler: Sized {
     fn stub_abandon_early(&mut self);
     /// Returns from a shared stub.
     fn ret(&mut self);
-    /// Saves two registers on the native stack (16 bytes, alignment kept).
+    /// Saves two registers on the native stack (16 bytes, alignment kept): `b` at the native stack pointer, `a` 8 bytes above.
     fn push_pair(&mut self, a: Reg, b: Reg);
     /// Restores what `push_pair` with the same registers saved.
     fn pop_pair(&mut self, a: Reg, b: Reg);
