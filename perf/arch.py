@@ -99,7 +99,8 @@ def main(argv: list[str]) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     base = specs[0]
     summary = archtable.summary(collected, base, arguments.confidence)
-    (folder / "result.json").write_text(json.dumps({"format": 1, "tool": "arch", "base": base, "confidence": arguments.confidence, "summary": summary, "hosts": collected}, indent=1) + "\n")
+    document = {"format": 1, "tool": "arch", "base": base, "confidence": arguments.confidence, "summary": summary, "hosts": collected}
+    (folder / "result.json").write_text(json.dumps(document, indent=1) + "\n")
     archtable.table(collected, summary, base, arguments.confidence).print()
     print(f"results: {folder}")
     return 0

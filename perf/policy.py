@@ -19,7 +19,7 @@ import argparse  # noqa: E402
 from lab import comparison, errors, options, tables  # noqa: E402
 from lab.benchmarks import names  # noqa: E402
 from lab.errors import LabError, ModeUnavailable  # noqa: E402
-from lab.modes import HOTSTAMP_TIERS, Mode, parse  # noqa: E402
+from lab.modes import HOTSTAMP_TIERS, Mode, parse, take_apart  # noqa: E402
 from lab.progress import warn  # noqa: E402
 from lab.results import Results, first_delta, warm_deltas  # noqa: E402
 from lab.tables import Table  # noqa: E402
@@ -107,7 +107,7 @@ def main(argv: list[str]) -> int:
     if arguments.list:
         print(*names(), sep="\n")
         return 0
-    if arguments.mode not in HOTSTAMP_TIERS and not arguments.set:
+    if take_apart(arguments.mode).base not in HOTSTAMP_TIERS and not arguments.set:
         raise LabError(f"{arguments.mode} has no hotness threshold or features", "sweep a variable of its own: --set VARIABLE=VALUE,...")
     benchmarks = options.chosen_benchmarks(arguments)
     modes, refused = modes_for(arguments.mode, settings(arguments))

@@ -32,7 +32,7 @@ class Benchmark:
 #: The default set, in the order of the peers table: name -> (folder, script arguments, pyperformance's name).
 #: Scripts that offer several benchmarks without an argument to choose are narrowed by name in the worker.
 PEERS_TABLE: dict[str, tuple[str, tuple[str, ...], str]] = {
-    name: (f"bm_{folder}", arguments, folder)
+    name: (f"bm_{folder}", tuple(arguments), folder)
     for name, folder, *arguments in (
         ("richards", "richards"),
         ("deltablue", "deltablue"),

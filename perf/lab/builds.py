@@ -126,7 +126,7 @@ def _installed(prefix: Path, architecture: str) -> tuple[Path, str]:
     """The package folder of a build, and the start of its extension's hash."""
     packages = next((found.parent for pattern in PACKAGE_FOLDERS for found in prefix.glob(pattern) if found.is_dir()), None)
     library = next(iter(sorted(packages.glob("hotstamp/_hotstamp*.so"))), None) if packages else None
-    if library is None:
+    if packages is None or library is None:
         raise ModeUnavailable(f"hotstamp is not in the built Python ({_shown(prefix)})", _hint(architecture))
     return packages, hashlib.sha256(library.read_bytes()).hexdigest()[:8]
 

@@ -23,7 +23,7 @@ from lab import paths, process, provenance, pyperf_io, suite
 from lab.benchmarks import Benchmark
 from lab.errors import LabError
 from lab.journal import Journal
-from lab.modes import Mode
+from lab.modes import Mode, why_vacuous
 from lab.progress import Reporter
 from lab.protocol import WorkerOptions, configuration
 
@@ -143,6 +143,8 @@ def _first(piece: Piece, mode: Mode, env: dict[str, str], options: WorkerOptions
     elif answers and "failed" not in found:
         answer = answers[-1]
         found.update(first_ns=answer["first_ns"] / answer["inner_loops"], result_ns=answer["result_clock"] - cost.start_clock, statistics=answer["statistics"])
+        if why := why_vacuous(mode, answer["statistics"]):
+            found["failed"] = why
     elif "failed" not in found:
         found.update(failed="gave no result", detail=cost.stderr)
     return found

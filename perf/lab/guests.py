@@ -28,7 +28,9 @@ def run_program(mode: Mode, arguments: list[str], emulator: Emulator, options: W
     fixed = [process.tool("setarch", "util-linux"), "-R"] if fixed_addresses else []
     cost = process.run_to_end([*process.on_cores(options.cores), *fixed, *emulator.command, str(mode.python), *arguments], environment(mode, emulator, options), options.timeout)
     if cost.status != 0:
-        raise WorkerFailed(process.describe_status(cost.status), cost.stderr)
+        # A Python that raised says why in its last line.
+        last = cost.stderr.strip().splitlines()[-1:] if cost.status == 1 else []
+        raise WorkerFailed(last[0] if last else process.describe_status(cost.status), cost.stderr)
     return cost
 
 

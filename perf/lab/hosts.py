@@ -17,6 +17,7 @@ from typing import Any
 from lab import emulation, guests, paths, process, provenance
 from lab.benchmarks import Benchmark
 from lab.errors import LabError, ModeUnavailable, WorkerFailed
+from lab.modes import Mode, why_vacuous
 from lab.protocol import WorkerOptions
 
 #: Where a checkout is put on an ssh host that has none, under its home.
@@ -59,12 +60,14 @@ def emulated(benchmarks: list[Benchmark], specs: list[str], counting: Counting, 
     return {"host": "emulated", "kind": "instructions", "provenance": about, "benchmarks": found}
 
 
-def _count(benchmark: Benchmark, mode, counting: Counting, options: WorkerOptions) -> dict[str, Any]:
+def _count(benchmark: Benchmark, mode: Mode, counting: Counting, options: WorkerOptions) -> dict[str, Any]:
     try:
         few = guests.counted(benchmark, mode, counting.warm, options)
         many = guests.counted(benchmark, mode, counting.warm + counting.loops, options)
     except WorkerFailed as failure:
         return {"failed": failure.reason, "detail": failure.detail}
+    if why := why_vacuous(mode, many["statistics"]):
+        return {"failed": why}
     figure: dict[str, Any] = {
         "instructions": (many["instructions"] - few["instructions"]) / counting.loops / many["inner_loops"],
         "first_and_startup": few["instructions"],

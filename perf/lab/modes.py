@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from lab import paths
 from lab.errors import LabError, ModeUnavailable, UnknownMode
@@ -102,6 +103,21 @@ def parse(text: str, jitlist: Path | None = None) -> Mode:
     if spec.base in HOTSTAMP_TIERS:
         return _hotstamp(spec, jitlist)
     return _peer(text, spec.base, spec.variables)
+
+
+def why_vacuous(mode: Mode, statistics: dict[str, Any]) -> str:
+    """Why a finished process did not measure what its mode says, from hotstamp's statistics; empty if it did.
+
+    A process with a compiler that compiled nothing has measured the interpreter, and one whose optimizer optimized nothing the baseline. In
+    `auto` a program may well be too short for the optimizer, so only the stamping is asked for.
+    """
+    if mode.jit != "hotstamp" or mode.environment["HOTSTAMP_TIER"] == "interpreter":
+        return ""
+    if not statistics.get("functions_stamped"):
+        return "hotstamp is enabled but stamped no function: the figures would be the interpreter's"
+    if mode.environment["HOTSTAMP_TIER"] == "optimizer" and not statistics.get("functions_optimized"):
+        return "hotstamp optimized no function (its statistics have no functions_optimized): the figures would be the baseline's"
+    return ""
 
 
 def parse_all(specs: Iterable[str], jitlist: Path | None = None) -> list[Mode]:

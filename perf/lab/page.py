@@ -74,7 +74,8 @@ class Page:
 
     def render(self) -> str:
         body = "\n".join(self.parts)
-        return f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>hotstamp performance</title><style>{_STYLE}</style></head><body>\n{body}\n</body></html>\n'
+        head = f'<meta charset="utf-8"><title>hotstamp performance</title><style>{_STYLE}</style>'
+        return f'<!doctype html>\n<html lang="en"><head>{head}</head><body>\n{body}\n</body></html>\n'
 
 
 def _cell(text: str) -> str:

@@ -99,7 +99,7 @@ def run_to_end(command: Sequence[str], env: dict[str, str], timeout: float, cwd:
     with tempfile.TemporaryDirectory() as folder:
         names = [os.path.join(folder, name) for name in ("out", "err", "report")]
         with open(names[0], "wb") as out, open(names[1], "wb") as err:
-            launch = [compiled("launcher.c"), names[2], str(int(timeout * 1000)), program, *command[1:]]
+            launch = [str(compiled("launcher.c")), names[2], str(int(timeout * 1000)), program, *command[1:]]
             launcher = subprocess.Popen(launch, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=err, cwd=cwd)
             try:
                 failed = launcher.wait() != 0

@@ -70,7 +70,8 @@ def _run(result: ModeResult, number: int, metadata: dict[str, Any]) -> pyperf.Ru
         "load_avg_1min": float(result.loads[number][-1]),
         "mem_max_rss": raw.get("max_rss_kib", 0) * 1024,
     }
-    return pyperf.Run([value * NS for value in result.samples[number]], warmups=warmups, metadata={**_simple({**metadata, "date": result.dates[number]}), **own}, collect_metadata=False)
+    about = {**_simple({**metadata, "date": result.dates[number]}), **own}
+    return pyperf.Run([value * NS for value in result.samples[number]], warmups=warmups, metadata=about, collect_metadata=False)
 
 
 def _simple(metadata: dict[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ it was ever interpreted; where a compiler has no way to be asked, the first call
 
 import json
 import math
+import os
 import sys
 import time
 
@@ -44,6 +45,8 @@ def measure_hotstamp(counts):
             time.sleep(0.01)
             function(2.0)
         after = hotstamp.stats()
+        if os.environ.get("HOTSTAMP_TIER") == "optimizer" and not after.get("functions_optimized"):
+            raise RuntimeError("hotstamp optimized no function: the sizes would be the baseline's")
         found[count] = {
             "code_bytes": hotstamp.compiled_size(function),
             "metadata_bytes": after["metadata_bytes"] - before["metadata_bytes"] if "metadata_bytes" in after else None,

@@ -9,8 +9,8 @@ from typing import Any
 from lab import emulation, guests, paths
 from lab.benchmarks import Benchmark
 from lab.emulation import Emulator
-from lab.errors import LabError
-from lab.modes import Mode, parse
+from lab.errors import LabError, WorkerFailed
+from lab.modes import Mode, parse, why_vacuous
 from lab.protocol import Worker, WorkerOptions, configuration
 from lab.tables import DASH, Table
 
@@ -46,11 +46,15 @@ def of_benchmark(benchmark: Benchmark, mode: Mode, architecture: str, iterations
         config = {**json.loads(configuration(benchmark, mode, once=True)), "once_more": iterations, "sizes": True}
         cost = guests.run_program(mode, [str(paths.WORKER), json.dumps(config)], emulator, options)
         answer = guests.last_answer(cost)
-        return {"functions": answer["functions"], "statistics": answer["statistics"]}
-    with Worker(benchmark, mode, 0, options) as worker:
-        for _ in range(iterations):
-            worker.first()
-        return worker.sizes()
+        found = {"functions": answer["functions"], "statistics": answer["statistics"]}
+    else:
+        with Worker(benchmark, mode, 0, options) as worker:
+            for _ in range(iterations):
+                worker.first()
+            found = worker.sizes()
+    if why := why_vacuous(mode, found["statistics"]):
+        raise WorkerFailed(why)
+    return found
 
 
 def canonical_table(shapes: dict[str, dict[str, Any]], counts: list[int]) -> Table:

@@ -17,7 +17,7 @@ from lab import provenance
 from lab.benchmarks import Benchmark
 from lab.errors import WorkerFailed
 from lab.journal import Journal
-from lab.modes import Mode
+from lab.modes import Mode, why_vacuous
 from lab.progress import Reporter
 from lab.protocol import Worker, WorkerOptions
 
@@ -163,7 +163,7 @@ def _take_samples(workers: dict[str, Worker], results: dict[str, dict[str, Any]]
 
 
 def _finish(worker: Worker, result: dict[str, Any]) -> None:
-    """The process's own report; a worker that claims a compiler which compiled nothing has measured the interpreter."""
+    """The process's own report, and whether it measured what its mode says."""
     if "failed" in result:
         return
     try:
@@ -171,7 +171,5 @@ def _finish(worker: Worker, result: dict[str, Any]) -> None:
     except WorkerFailed as failure:
         result.update(failed=failure.reason, detail=failure.detail)
         return
-    compiled = result["statistics"].get("functions_stamped")
-    if worker.mode.jit == "hotstamp" and compiled == 0 and worker.mode.environment.get("HOTSTAMP_TIER") != "interpreter":
-        result["failed"] = "hotstamp is enabled but stamped no function"
-        result["detail"] = "its figures would be the interpreter's"
+    if why := why_vacuous(worker.mode, result["statistics"]):
+        result["failed"] = why

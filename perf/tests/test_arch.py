@@ -126,7 +126,8 @@ def test_unknown_host(here):
 
 
 def test_counts_and_times_side_by_side():
-    timed = {"host": "local", "kind": "time", "benchmarks": {"x": {m: {"samples": {str(r): [v + r / 100] * 3 for r in range(3)}} for m, v in (("interpreter", 10.0), ("auto", 5.0))}}}
+    samples = lambda value: {"samples": {str(r): [value + r / 100] * 3 for r in range(3)}}  # noqa: E731
+    timed = {"host": "local", "kind": "time", "benchmarks": {"x": {"interpreter": samples(10.0), "auto": samples(5.0)}}}
     counted = {"host": "emulated", "kind": "instructions", "benchmarks": {"x": {"interpreter": {"instructions": 1000.0}, "auto": {"failed": "not built"}}}}
     summary = archtable.summary([timed, counted], "interpreter", 0.95)
     assert summary["x"]["modes"]["auto"]["local"]["verdict"] == "faster"

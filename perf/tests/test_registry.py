@@ -109,3 +109,21 @@ def test_without_its_environment_the_lab_says_what_to_run(tmp_path: Path):
     done = lab("warm.py", "richards", env={"XDG_CACHE_HOME": str(tmp_path)})
     assert done.returncode != 0
     assert "run: perf/setup" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("tier", "statistics", "words"),
+    [
+        ("baseline", {"functions_stamped": 3}, ""),
+        ("baseline", {"functions_stamped": 0}, "the interpreter's"),
+        ("baseline", {}, "the interpreter's"),
+        ("optimizer", {"functions_stamped": 3, "functions_optimized": 1}, ""),
+        ("optimizer", {"functions_stamped": 3}, "the baseline's"),
+        ("auto", {"functions_stamped": 3}, ""),
+    ],
+)
+def test_a_run_that_did_not_measure_its_mode_is_no_figure(tier: str, statistics: dict[str, int], words: str):
+    mode = modes.Mode(tier, tier, paths.WORKERS, "hotstamp", {"HOTSTAMP_TIER": tier})
+    why = modes.why_vacuous(mode, statistics)
+    assert words in why and bool(words) == bool(why)
+    assert modes.why_vacuous(modes.parse("interpreter"), {}) == ""
