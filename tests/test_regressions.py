@@ -44,3 +44,32 @@ def test_raise_that_passes_through_a_finally_keeps_its_line(run_snippet):
         assert line(f) == 4 and hotstamp.is_compiled(f)
         """
     )
+
+
+def test_keywords_whose_comparison_raises(run_snippet):
+    # The exception went on into a second binding, as a SystemError; and each comparison was made twice where the call failed.
+    run_snippet(
+        """
+        import hotstamp
+        compared = []
+        class Raises(str):
+            def __eq__(self, other): raise OSError(other)
+            __hash__ = str.__hash__
+        def f(first=1): return first
+        assert f(first=2) == 2 and hotstamp.is_compiled(f)
+        try:
+            f(**{Raises("x"): 1})
+        except OSError as error:
+            assert error.args == ("first",)
+        else:
+            raise AssertionError
+        class Counted(str):
+            def __eq__(self, other): compared.append(other); return False
+            __hash__ = str.__hash__
+        try:
+            f(**{Counted("x"): 1})
+        except TypeError as error:
+            assert str(error) == "f() got an unexpected keyword argument 'x'", error
+        assert compared.count("first") == 1, compared
+        """
+    )

@@ -1,7 +1,7 @@
 //! Argument binding: from a vectorcall's arguments into the locals of a new frame, with the semantics of CPython's `initialize_locals`.
 //!
 //! Called by the vectorcall entry and by the runtime paths of compiled calls. It raises nothing for arguments that do not fit: the caller drops the frame and calls the
-//! function's default vectorcall with the same arguments, which raises CPython's own TypeError.
+//! function's default vectorcall with the same arguments, which raises CPython's own TypeError, or runs the function interpreted where a keyword is no exact string.
 
 use hotstamp_layout::ffi::{self, PyCodeObject, PyFunctionObject, PyObject};
 use hotstamp_layout::refs::{self, StackRef};
@@ -10,10 +10,10 @@ use thiserror::Error;
 /// Why arguments were not bound. The locals are all null then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum BindError {
-    /// They do not fit the parameters. No exception is set: the function's default vectorcall raises it.
+    /// They do not fit the parameters, or a keyword is no exact string. No exception is set, and no Python code ran: the function's default vectorcall decides.
     #[error("the arguments do not fit the function's parameters")]
     Mismatch,
-    /// Memory ran out, or comparing a keyword ran Python code that raised. The exception is set.
+    /// Memory ran out, or an exchanged dict of defaults raised while it was searched. The exception is set.
     #[error("an exception was raised while arguments were bound")]
     Raised,
 }
@@ -259,7 +259,8 @@ impl Binding {
     unsafe fn find_parameter(self, keyword: *mut PyObject) -> Result<Option<usize>, BindError> {
         // SAFETY: each slot has a name, a string.
         unsafe {
-            if !refs::is_unicode(keyword) {
+            // What is no string raises there. Comparing instances of subclasses of it can run Python code, which must see each comparison once.
+            if !refs::is_exact_unicode(keyword) {
                 return Err(BindError::Mismatch);
             }
             // Both names are nearly always interned, so that identity decides.
@@ -272,12 +273,7 @@ impl Binding {
             }
             for index in candidates {
                 let name = *self.names.add(index);
-                // Comparing instances of subclasses can run Python code.
-                let equal = if refs::is_exact_unicode(keyword) {
-                    ffi::PyUnicode_Equal(keyword, name)
-                } else {
-                    ffi::PyObject_RichCompareBool(keyword, name, ffi::Py_EQ as i32)
-                };
+                let equal = ffi::PyUnicode_Equal(keyword, name);
                 match equal {
                     0 => {}
                     1.. => return Ok(Some(index)),

@@ -3,6 +3,7 @@
 use hotstamp_layout::ffi::{self, PyFunctionObject, PyObject, PyThreadState};
 use hotstamp_layout::refs::StackRef;
 
+use crate::bind::BindError;
 use crate::code_data::{CodeData, SIMPLE_ARGUMENTS};
 use crate::exits::{self, ExitReason};
 use crate::{Frame, bind, frame_stack, hooks, registry};
@@ -55,13 +56,16 @@ pub unsafe extern "C" fn vectorcall_entry(
             for index in nargs..total {
                 locals.add(index).write(StackRef::NULL);
             }
-        } else if bind::bind_arguments(func, (*data).code, locals, args, nargs, kwnames).is_err() {
-            // The frame never ran: release what it holds, and let CPython raise its own TypeError.
-            for index in 0..total {
-                locals.add(index).write(StackRef::NULL);
-            }
-            ffi::_PyEval_FrameClearAndPop(tstate, frame);
-            return call_default(callable, args, nargsf, kwnames);
+        } else if let Err(error) =
+            bind::bind_arguments(func, (*data).code, locals, args, nargs, kwnames)
+        {
+            // The frame never ran, and binding left its locals null.
+            frame_stack::drop_unlinked_frame(tstate, frame);
+            return match error {
+                // CPython binds once more, and raises its own TypeError.
+                BindError::Mismatch => call_default(callable, args, nargsf, kwnames),
+                BindError::Raised => std::ptr::null_mut(),
+            };
         }
         (*data).calls += 1;
         enter(tstate, frame, data)
