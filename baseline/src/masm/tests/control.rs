@@ -149,6 +149,8 @@ fn native_stack_pointer_and_its_limit() {
         masm.native_stack_pointer(T0);
         masm.push_pair(A1, A2);
         masm.native_stack_pointer(T1);
+        masm.load(T3, T1.at(0));
+        masm.load(T4, T1.at(8));
         masm.pop_pair(A1, A2);
         masm.native_stack_pointer(T2);
     })
@@ -157,6 +159,11 @@ fn native_stack_pointer_and_its_limit() {
     let local = &raw const state as u64;
     assert!(stack.abs_diff(local) < 1 << 20, "{stack:#x}, {local:#x}");
     assert_eq!((stack % 16, pushed, popped), (0, stack - 16, stack));
+    // The order of a pair in memory.
+    assert_eq!(
+        [T3, T4].map(|reg| state.get(reg)),
+        [A2, A1].map(|reg| state.get(reg))
+    );
 
     let code = branch_code(|masm, taken| masm.branch_stack_below_mem(word(1), taken));
     for (limit, below) in [
