@@ -301,7 +301,7 @@ impl<M: MacroAssembler> Builder<M> {
         // An instance whose dictionary was asked for shares the values with it, but the dictionary's watchers and order are its own.
         m.branch_mem_imm(
             Cond::Ne,
-            Reg::T0.offset(ffi::MANAGED_DICT_OFFSET as i32 * 8),
+            Reg::T0.offset(ffi::MANAGED_DICT_OFFSET as i32),
             0,
             miss,
         );

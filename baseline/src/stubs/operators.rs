@@ -104,11 +104,15 @@ impl<M: MacroAssembler> Builder<M> {
         m.store32(Reg::T1.at(OB_DIGIT), Reg::T2);
         m.jump(done);
 
+        // An allocation that may be traced: the frame says where.
         m.bind(big);
         let failed = m.new_label();
+        m.mov(Reg::A2, Reg::T0);
+        self.publish_site();
+        let m = &mut self.masm;
         m.stub_enter();
         m.push_pair(Reg::Acc, Reg::A1);
-        m.mov(Reg::A0, Reg::T0);
+        m.mov(Reg::A0, Reg::A2);
         m.call_c(ffi::PyLong_FromLongLong as *const ());
         m.mov(Reg::T1, Reg::Acc);
         m.pop_pair(Reg::Acc, Reg::A1);
@@ -118,8 +122,6 @@ impl<M: MacroAssembler> Builder<M> {
         // Out of memory: the operands' references are lost with it.
         m.bind(failed);
         m.stub_exit();
-        self.publish_site();
-        let m = &mut self.masm;
         m.stub_abandon_early();
         m.jump(self.error);
         m.bind(done);
@@ -200,6 +202,8 @@ impl<M: MacroAssembler> Builder<M> {
         let m = &mut self.masm;
         m.bind(slow);
         let failed = m.new_label();
+        self.publish_site();
+        let m = &mut self.masm;
         m.stub_enter();
         m.push_pair(Reg::Acc, Reg::A1);
         m.call_c(ffi::PyFloat_FromDouble as *const ());
@@ -210,7 +214,6 @@ impl<M: MacroAssembler> Builder<M> {
         self.jump_to_close_both();
         self.masm.bind(failed);
         self.masm.stub_exit();
-        self.publish_site();
         self.masm.stub_abandon_early();
         let error = self.error;
         self.masm.jump(error);

@@ -13,7 +13,7 @@ use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap, mmap_anonymous, mprot
 use super::{CodeMemoryError, round_up};
 
 /// Bytes mapped at a time.
-const STEP: usize = 1 << 20;
+const STEP: usize = 256 << 10;
 
 /// The smallest region worth having, where address space is limited.
 const MIN_REGION: usize = 1 << 20;
@@ -153,7 +153,8 @@ impl Mapping {
         if self.protection == Protection::DualMapped {
             let object = memory_object()?;
             ftruncate(&object, step as u64)?;
-            let shared = MapFlags::SHARED | MapFlags::FIXED;
+            // All pages at once: a fault for each page and view costs more than stamping what fits on it.
+            let shared = MapFlags::SHARED | MapFlags::FIXED | MapFlags::POPULATE;
             // SAFETY: both ranges lie in address space that this mapping reserved, and hold nothing of this process beyond `mapped`.
             unsafe {
                 mmap(
