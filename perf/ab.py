@@ -53,10 +53,12 @@ def main(argv: list[str]) -> int:
     revisions = [revision for revision in (arguments.base, arguments.candidate) if revision != "."]
     if len({builds.commit_of(revision) for revision in revisions}) < len(revisions):
         raise LabError(f"{' and '.join(revisions)} are one commit", "name two; a thing against itself: perf/warm.py ... --modes auto,auto")
+    # Loaded before the builds: they take minutes, in which this checkout's own files may change.
+    tool = importlib.import_module(arguments.tool)
     # Built first, one after the other: no build may run while something is measured.
     for revision in (arguments.base, arguments.candidate):
         builds.current() if revision == "." else builds.at_revision(revision)
-    return importlib.import_module(arguments.tool).main([*rest, "--modes", ",".join(wanted)])
+    return tool.main([*rest, "--modes", ",".join(wanted)])
 
 
 if __name__ == "__main__":
