@@ -105,6 +105,17 @@ def test_this_machine_and_one_over_ssh(sshd, busy_script: Path, tmp_path: Path):
     assert between["low"] < between["change"] < between["high"]
 
 
+def test_a_host_without_a_checkout_gets_this_commit(sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    port, ssh_options = sshd
+    monkeypatch.setattr(hosts, "REMOTE_HOME", str(tmp_path / "remote"))
+    there = hosts.remote(f"ssh:127.0.0.1:{port}", None, ssh_options[1::2])
+    folder = Path(hosts._send(there, lambda _: None))
+    assert folder.parent == tmp_path / "remote"
+    for name in ("perf/arch.py", "perf/setup", "Cargo.toml"):
+        committed = subprocess.run(["git", "-C", PERF.parent, "show", f"HEAD:{name}"], capture_output=True, check=True).stdout
+        assert (folder / name).read_bytes() == committed
+
+
 def test_an_ssh_host_that_does_not_answer(here):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
