@@ -10,9 +10,12 @@ use thiserror::Error;
 /// Why arguments were not bound. The locals are all null then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum BindError {
-    /// They do not fit the parameters, or a keyword is no exact string. No exception is set, and no Python code ran: the function's default vectorcall decides.
+    /// They do not fit the parameters. No exception is set: the function's default vectorcall raises it.
     #[error("the arguments do not fit the function's parameters")]
     Mismatch,
+    /// A keyword is no exact string, so that comparing it could run Python code. None has been run: the function's default vectorcall has to bind.
+    #[error("a keyword is an instance of a subclass of str, or no string")]
+    UnusualKeyword,
     /// Memory ran out, or an exchanged dict of defaults raised while it was searched. The exception is set.
     #[error("an exception was raised while arguments were bound")]
     Raised,
@@ -259,9 +262,9 @@ impl Binding {
     unsafe fn find_parameter(self, keyword: *mut PyObject) -> Result<Option<usize>, BindError> {
         // SAFETY: each slot has a name, a string.
         unsafe {
-            // What is no string raises there. Comparing instances of subclasses of it can run Python code, which must see each comparison once.
+            // Comparing it can run Python code, which must see each comparison once, also where the call fails.
             if !refs::is_exact_unicode(keyword) {
-                return Err(BindError::Mismatch);
+                return Err(BindError::UnusualKeyword);
             }
             // Both names are nearly always interned, so that identity decides.
             let candidates = self.posonly..self.named;

@@ -62,8 +62,8 @@ pub unsafe extern "C" fn vectorcall_entry(
             // The frame never ran, and binding left its locals null.
             frame_stack::drop_unlinked_frame(tstate, frame);
             return match error {
-                // CPython binds once more, and raises its own TypeError.
-                BindError::Mismatch => call_default(callable, args, nargsf, kwnames),
+                // CPython binds once more, and raises its own TypeError or runs the function.
+                BindError::Mismatch | BindError::UnusualKeyword => call_default(callable, args, nargsf, kwnames),
                 BindError::Raised => std::ptr::null_mut(),
             };
         }

@@ -109,6 +109,9 @@ unsafe extern "C" fn vectorcall(
         REFUSED.fetch_add(1, Ordering::Relaxed);
         assert!((0..refs::nlocalsplus(code)).all(|index| (*locals.add(index)).is_null()));
         frame_stack::drop_unlinked_frame(tstate, frame);
+        if error == BindError::UnusualKeyword {
+            return default(callable, args, nargsf, kwnames);
+        }
         if error == BindError::Mismatch {
             assert!(ffi::PyErr_Occurred().is_null());
             let result = default(callable, args, nargsf, kwnames);
