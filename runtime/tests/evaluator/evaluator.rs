@@ -112,12 +112,18 @@ unsafe extern "C" fn vectorcall(
         if error == BindError::UnusualKeyword {
             return default(callable, args, nargsf, kwnames);
         }
-        if error == BindError::Mismatch {
-            assert!(ffi::PyErr_Occurred().is_null());
-            let result = default(callable, args, nargsf, kwnames);
-            assert!(result.is_null(), "CPython binds what we refused");
+        match error {
+            BindError::Mismatch => {
+                assert!(ffi::PyErr_Occurred().is_null());
+                let result = default(callable, args, nargsf, kwnames);
+                assert!(result.is_null(), "CPython binds what we refused");
+            }
+            BindError::UnusualKeyword => {
+                assert!(ffi::PyErr_Occurred().is_null());
+                return default(callable, args, nargsf, kwnames);
+            }
+            BindError::Raised => assert!(!ffi::PyErr_Occurred().is_null()),
         }
-        assert!(!ffi::PyErr_Occurred().is_null());
         null_mut()
     }
 }
