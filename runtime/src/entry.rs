@@ -63,7 +63,9 @@ pub unsafe extern "C" fn vectorcall_entry(
             frame_stack::drop_unlinked_frame(tstate, frame);
             return match error {
                 // CPython binds once more, and raises its own TypeError or runs the function.
-                BindError::Mismatch | BindError::UnusualKeyword => call_default(callable, args, nargsf, kwnames),
+                BindError::Mismatch | BindError::UnusualKeyword => {
+                    call_default(callable, args, nargsf, kwnames)
+                }
                 BindError::Raised => std::ptr::null_mut(),
             };
         }
