@@ -733,6 +733,12 @@ def test_runs_programs_as_python_does(run_python, tmp_path, program, way):
     assert_same(plain, ours)
 
 
+@pytest.mark.parametrize("text", [b"x = 1\n'\xff'\n", b"x = '\0'\n", b"# coding: nonsense\n", b"\xef\xbb\xbfprint('mark')\n", b"if 1:\n\tx\n        y\n", b"x = 1\r\nx + \r\n"])
+def test_text_that_is_no_python(run_python, tmp_path, text):
+    (tmp_path / "program.py").write_bytes(text)
+    assert_same(*both(run_python, "program.py", cwd=tmp_path))
+
+
 def test_runs_zip_files_and_packages(run_python, tmp_path):
     with zipfile.ZipFile(tmp_path / "program.zip", "w") as archive:
         archive.writestr("__main__.py", SHOW)

@@ -3,6 +3,8 @@
 //! The frames of hotstamp's own start-up code are on the stack while the program runs. They are unlinked meanwhile, so that the program's first frame has no caller, as with
 //! `python` itself: tracebacks, `sys._getframe` and warnings see the program only.
 
+use std::ffi::c_char;
+
 use hotstamp_layout::ffi as python;
 use hotstamp_layout::refs;
 use hotstamp_runtime::hooks::bodies;
@@ -80,6 +82,30 @@ unsafe fn evaluate(
     }
 }
 
+/// Reports that a program's text is no Python. For a file, by letting CPython read it itself: its messages about encodings and null bytes differ from `compile`'s.
+///
+/// # Safety
+/// An exception is set; `filename` is a string; frames are hidden; GIL held.
+unsafe fn fail_to_compile(filename: *mut python::PyObject) -> i32 {
+    // SAFETY: passed on from the caller. `PyRun_SimpleFileExFlags` closes the file and prints what it raises.
+    unsafe {
+        let raised = python::PyErr_GetRaisedException();
+        let path = python::PyUnicode_AsUTF8(filename);
+        if !path.is_null() && *path == b'/' as c_char {
+            let file = python::Py_fopen(filename, c"rb".as_ptr());
+            if !file.is_null() {
+                refs::xdecref(raised);
+                return i32::from(
+                    python::PyRun_SimpleFileExFlags(file, path, 1, std::ptr::null_mut()) != 0,
+                );
+            }
+        }
+        python::PyErr_Clear();
+        python::PyErr_SetRaisedException(raised);
+        conclude(std::ptr::null_mut())
+    }
+}
+
 /// Compiles and runs a program's text in `globals`. With `register`, tracebacks can show the text, which is in no file. Returns the exit status.
 #[pyfunction]
 pub(crate) fn run_source(
@@ -108,7 +134,7 @@ pub(crate) fn run_source(
     let status = unsafe {
         let code = python::PyObject_CallObject(compile.as_ptr().cast(), arguments.as_ptr().cast());
         if code.is_null() {
-            conclude(code)
+            fail_to_compile(arguments.get_item(1)?.as_ptr().cast())
         } else {
             if let Some(register) = register {
                 let name = arguments.get_item(1)?;
