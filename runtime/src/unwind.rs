@@ -5,7 +5,7 @@
 use hotstamp_layout::ffi::{self, PyThreadState};
 use hotstamp_layout::refs::{self, StackRef};
 
-use crate::Frame;
+use crate::{Frame, frame_stack};
 use crate::code_data::CodeData;
 use crate::exits::{self, ExitReason};
 use crate::site::{CodePtr, Site};
@@ -91,7 +91,11 @@ pub unsafe extern "C" fn handle_exception(
             let incomplete =
                 (*frame).instr_ptr < (*data).code_start.add((*code)._co_firsttraceable as usize);
             if !incomplete {
-                add_traceback_entry(tstate);
+                // Without memory for the frame object a MemoryError is set in its place.
+                let object = frame_stack::frame_object(frame);
+                if !object.is_null() {
+                    ffi::PyTraceBack_Here(object);
+                }
             }
             ffi::_PyEval_MonitorRaise(tstate, frame, instr);
         }
@@ -140,22 +144,6 @@ pub unsafe extern "C" fn handle_exception(
             resume: resume.unwrap_or(CodePtr(std::ptr::null())).0,
             result: 0,
         });
-    }
-}
-
-/// `PyTraceBack_Here` for the running frame; failing to make the frame object leaves the exception as it is.
-///
-/// # Safety
-/// The thread's current frame is the one that raised, linked and complete; an exception is set.
-unsafe fn add_traceback_entry(tstate: *mut PyThreadState) {
-    // SAFETY: `PyThreadState_GetFrame` gives the innermost complete frame, which is ours, as a new reference. Making the object may fail and
-    // replace the exception by a MemoryError; it keeps the raised one otherwise.
-    unsafe {
-        let object = ffi::PyThreadState_GetFrame(tstate);
-        if !object.is_null() {
-            ffi::PyTraceBack_Here(object);
-            refs::decref(object.cast());
-        }
     }
 }
 
