@@ -1,7 +1,7 @@
 """Compares hotstamp's decoder with `dis` and with the interpreter's own instrumentation, over the standard library.
 
 Run by roundtrip.rs, which provides rows, exceptions, positions, base and effects.
-HOTSTAMP_ROUNDTRIP_STEP=N takes every Nth file only, for slow machines.
+HOTSTAMP_ROUNDTRIP_STEP=N takes every Nth file only, for slow machines; every 200th under emulation.
 """
 
 import dis
