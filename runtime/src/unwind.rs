@@ -5,10 +5,10 @@
 use hotstamp_layout::ffi::{self, PyThreadState};
 use hotstamp_layout::refs::{self, StackRef};
 
-use crate::{Frame, frame_stack};
 use crate::code_data::CodeData;
 use crate::exits::{self, ExitReason};
 use crate::site::{CodePtr, Site};
+use crate::{Frame, frame_stack};
 
 /// What the error stub does next.
 #[repr(C)]
