@@ -127,7 +127,7 @@ class JitView:
         return sorted(found.values(), key=lambda entry: -entry["code_bytes"])
 
 
-class Session:
+class Service:
     """Serves the driver's requests for one benchmark; `sample(loops)` returns the seconds that `loops` iterations took."""
 
     def __init__(self, channel, config, jit):
@@ -267,7 +267,7 @@ def command_sampler(command):
     return call_sampler(lambda: subprocess.run(command, check=True, stdout=subprocess.DEVNULL))
 
 
-def install_runner(session, wanted):
+def install_runner(service, wanted):
     """Replace `pyperf.Runner`; returns the list that collects the names the script offers."""
     import functools
 
@@ -279,7 +279,7 @@ def install_runner(session, wanted):
         def _lab_bench(self, name, make, options):
             offered.append(name)
             if wanted is None or name == wanted:
-                session.serve(name, make(), options.get("inner_loops"))
+                service.serve(name, make(), options.get("inner_loops"))
 
         def bench_time_func(self, name, time_func, *args, **options):
             self._lab_bench(name, lambda: lambda loops: time_func(loops, *args), options)
@@ -308,7 +308,7 @@ def run(channel, config):
     jit = JitView(config.get("jit"))
     if not jit.enabled():
         raise RuntimeError("%s is installed but not enabled in this process" % config["jit"])
-    session = Session(channel, config, jit)
+    service = Service(channel, config, jit)
     script, wanted = config["script"], config.get("benchmark")
     sys.argv = [script] + config.get("arguments", [])
     sys.path[0] = os.path.dirname(os.path.abspath(script))
@@ -316,8 +316,8 @@ def run(channel, config):
         namespace = runpy.run_path(script, run_name="__bench__")
         if not callable(namespace.get("bench")):
             raise RuntimeError("%s defines no bench()" % script)
-        session.serve(wanted, call_sampler(namespace["bench"]), namespace.get("INNER_LOOPS"))
-    offered = install_runner(session, wanted)
+        service.serve(wanted, call_sampler(namespace["bench"]), namespace.get("INNER_LOOPS"))
+    offered = install_runner(service, wanted)
     runpy.run_path(script, run_name="__main__")
     raise RuntimeError("%s offers no benchmark %r, only: %s" % (script, wanted, ", ".join(offered) or "none"))
 
