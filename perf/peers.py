@@ -76,8 +76,7 @@ def startup_times(modes: list[Mode]) -> dict[str, list[float]]:
     taken: dict[str, list[tuple[int, int]]] = {mode.name: [] for mode in modes}
     for number in range(STARTUPS):
         for mode in modes:
-            command = [str(mode.python), "-c", mode.prelude or "pass"]
-            cost = process.run_to_end(command, process.environment(mode, number, {}), 60)
+            cost = process.run_to_end(*process.startup(mode, process.environment(mode, number, {})), 60)
             if cost.status == 0:
                 taken[mode.name].append((cost.wall_ns, cost.max_rss_kib))
     return {name: list(np.median(costs, axis=0)) for name, costs in taken.items() if costs}

@@ -129,8 +129,8 @@ def _cost(cost: process.ProcessCost) -> dict[str, Any]:
 
 
 def _startup(piece: Piece, mode: Mode, env: dict[str, str], options: WorkerOptions) -> dict[str, Any]:
-    command = [*process.on_cores(piece.cores), str(mode.python), "-c", mode.prelude or "pass"]
-    return _cost(process.run_to_end(command, env, options.timeout))
+    command, env = process.startup(mode, env)
+    return _cost(process.run_to_end([*process.on_cores(piece.cores), *command], env, options.timeout))
 
 
 def _first(piece: Piece, mode: Mode, env: dict[str, str], options: WorkerOptions) -> dict[str, Any]:

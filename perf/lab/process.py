@@ -38,6 +38,14 @@ def environment(mode: Mode, hash_seed: int, extra: dict[str, str]) -> dict[str, 
     return env
 
 
+def startup(mode: Mode, env: dict[str, str]) -> tuple[list[str], dict[str, str]]:
+    """Command and environment of a program that does nothing.
+
+    The benchmarks' setuptools brings a start-up file, which is no part of the Python that is measured: its own variable switches it off.
+    """
+    return [str(mode.python), "-c", mode.prelude or "pass"], {**env, "SETUPTOOLS_USE_DISTUTILS": "stdlib"}
+
+
 def script_environment(mode: Mode, env: dict[str, str]) -> dict[str, str]:
     """The environment for a script that pyperf runs by itself: compilers without a variable are switched on at start-up."""
     return {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,15 @@ def test_the_default_set_is_whole_and_installed():
         # The name to select must be one the script gives to pyperf, whole or put together from a prefix.
         prefix = benchmark.name.partition("_")[0]
         assert benchmark.name in text or f"{prefix}_%s" in text, benchmark.name
+
+
+@pytest.mark.parametrize("variable", ["WORKERS", "CINDERX", "PYPY"])
+def test_what_the_default_set_imports_is_installed(variable: str):
+    """Missing packages would be dashes in the table, and look like a peer's fault."""
+    env = {"PATH": "/usr/bin:/bin", **({"PYTHONPATH": str(paths.PYPY_SITE)} if variable == "PYPY" else {})}
+    code = "import pyperf, pyaes, tomli, sympy.core.cache"
+    done = subprocess.run([getattr(paths, variable), "-c", code], capture_output=True, text=True, env=env)
+    assert done.returncode == 0, done.stderr
 
 
 def test_micro_loops_are_there():
