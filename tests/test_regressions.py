@@ -73,3 +73,40 @@ def test_keywords_whose_comparison_raises(run_snippet):
         assert compared.count("first") == 1, compared
         """
     )
+
+
+def test_other_users_of_code_extra_slots(run_snippet):
+    # Code objects that only hotstamp had touched called the free functions of all other users when they died, with nothing to free.
+    run_snippet(
+        """
+        import ctypes, gc, hotstamp
+        api = ctypes.pythonapi
+        free = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+        freed = []
+        callback = free(freed.append)
+        request = api.PyUnstable_Eval_RequestCodeExtraIndex
+        request.argtypes, request.restype = (free,), ctypes.c_ssize_t
+        attach = api.PyUnstable_Code_SetExtra
+        attach.argtypes, attach.restype = (ctypes.py_object, ctypes.c_ssize_t, ctypes.c_void_p), ctypes.c_int
+        look = api.PyUnstable_Code_GetExtra
+        look.argtypes, look.restype = (ctypes.py_object, ctypes.c_ssize_t, ctypes.POINTER(ctypes.c_void_p)), ctypes.c_int
+        index = request(callback)
+        def stamped(source="def f(): return 1"):
+            names = {}
+            exec(source, names)
+            assert names["f"]() == 1 and hotstamp.is_compiled(names["f"])
+            return names["f"]
+        for turn in range(5):
+            stamped()
+        gc.collect()
+        assert freed == []
+        function = stamped()
+        assert attach(function.__code__, index, 0x1234) == 0
+        found = ctypes.c_void_p()
+        assert look(function.__code__, index, ctypes.byref(found)) == 0 and found.value == 0x1234
+        assert function() == 1 and hotstamp.is_compiled(function)
+        del function
+        gc.collect()
+        assert freed == [0x1234], freed
+        """
+    )

@@ -151,11 +151,8 @@ pub unsafe fn data_for_code(
     unsafe {
         let mut all = versions(code);
         if all.is_null() {
-            all = Box::into_raw(Box::<Versions>::default());
-            let index = EXTRA_INDEX.load(Ordering::Relaxed);
-            if ffi::PyUnstable_Code_SetExtra(code.cast(), index as _, all.cast()) < 0 {
-                ffi::PyErr_Clear();
-                drop(Box::from_raw(all));
+            all = attach_versions(code);
+            if all.is_null() {
                 return Err(ExitReason::OptedOut);
             }
         }
@@ -182,6 +179,46 @@ pub unsafe fn data_for_code(
     }
 }
 
+/// What a code object's `co_extra` points to: CPython's `_PyCodeObjectExtra`, which no header declares.
+#[repr(C)]
+struct CodeExtras {
+    size: isize,
+    slots: [*mut c_void; 1],
+}
+
+/// The most users of code extra slots that CPython admits (`MAX_CO_EXTRA_USERS`).
+const MAX_EXTRA_USERS: isize = 255;
+
+/// Gives a code object that has none the record of its versions. Null, without an exception, if it cannot be attached.
+///
+/// # Safety
+/// `code` is a code object; GIL held.
+unsafe fn attach_versions(code: *mut PyCodeObject) -> *mut Versions {
+    let index = EXTRA_INDEX.load(Ordering::Relaxed);
+    if index < 0 {
+        return std::ptr::null_mut();
+    }
+    let all = Box::into_raw(Box::<Versions>::default());
+    // SAFETY: the box is ours until it is handed over; CPython has just made room for our slot, and counts it in `size`.
+    unsafe {
+        if ffi::PyUnstable_Code_SetExtra(code.cast(), index, all.cast()) < 0 {
+            ffi::PyErr_Clear();
+            drop(Box::from_raw(all));
+            return std::ptr::null_mut();
+        }
+        // A dying code object calls the free function of every slot that it has room for, empty ones too, and other users of slots do not expect that for code that
+        // they never touched: their function may be gone by then. Room above ours that is empty is given up; who needs it later makes it grow again.
+        let extras = (*code).co_extra.cast::<CodeExtras>();
+        if (index + 1..=MAX_EXTRA_USERS).contains(&(*extras).size) {
+            let slots = (&raw const (*extras).slots).cast::<*mut c_void>();
+            while (*extras).size > index + 1 && (*slots.offset((*extras).size - 1)).is_null() {
+                (*extras).size -= 1;
+            }
+        }
+    }
+    all
+}
+
 /// A code object executed with more globals than this (templates run through `exec`) stays interpreted for the further ones.
 const MAX_VERSIONS: usize = 8;
 
@@ -194,11 +231,8 @@ pub unsafe fn opt_out(code: *mut PyCodeObject) {
     unsafe {
         let mut all = versions(code);
         if all.is_null() {
-            all = Box::into_raw(Box::<Versions>::default());
-            let index = EXTRA_INDEX.load(Ordering::Relaxed);
-            if index < 0 || ffi::PyUnstable_Code_SetExtra(code.cast(), index as _, all.cast()) < 0 {
-                ffi::PyErr_Clear();
-                drop(Box::from_raw(all));
+            all = attach_versions(code);
+            if all.is_null() {
                 return;
             }
         }
