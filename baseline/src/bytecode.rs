@@ -1,6 +1,7 @@
 //! The decoded bytecode of one code object, as the compiler wants it: instructions in order, leaders, handlers.
 
-use hotstamp_layout::ffi::{self, PyCodeObject};
+use hotstamp_layout::bytecode::base_code;
+use hotstamp_layout::ffi::PyCodeObject;
 use hotstamp_layout::opcode::Opcode;
 use hotstamp_layout::refs;
 
@@ -77,20 +78,12 @@ impl Bytecode {
     /// # Safety
     /// `code` is a live code object; GIL held.
     pub unsafe fn decode(code: *mut PyCodeObject) -> Result<Bytecode, CompileError> {
-        // SAFETY: `PyCode_GetCode` gives the bytes without specialisation and instrumentation, as a new reference.
+        // SAFETY: a live code object, whose tables it keeps alive.
         unsafe {
-            let bytes = ffi::PyCode_GetCode(code);
-            if bytes.is_null() {
-                ffi::PyErr_Clear();
-                return Err(CompileError::BadBytecode("its bytes cannot be had"));
-            }
             let table = refs::bytes_contents((*code).co_exceptiontable);
-            let mut result = Self::from_bytes(refs::bytes_contents(bytes), table);
-            refs::decref(bytes);
-            if let Ok(decoded) = &mut result {
-                decoded.mark_lines(refs::bytes_contents((*code).co_linetable));
-            }
-            result
+            let mut decoded = Self::from_bytes(&base_code(code), table)?;
+            decoded.mark_lines(refs::bytes_contents((*code).co_linetable));
+            Ok(decoded)
         }
     }
 

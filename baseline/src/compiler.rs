@@ -96,7 +96,10 @@ const UNKNOWN: i16 = -1;
 
 impl<'a, M: MacroAssembler> Compiler<'a, M> {
     /// Prepares compiling `code`, whose decoded bytecode is `bytecode`, for machine code at `address`.
-    pub fn new(
+    ///
+    /// # Safety
+    /// `code` is a live code object and stays one while the compiler exists; GIL held.
+    pub unsafe fn new(
         address: CodePtr,
         stubs: &'a Stubs,
         code: *mut PyCodeObject,

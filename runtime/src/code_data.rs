@@ -108,6 +108,7 @@ impl CodeData {
             std::alloc::handle_alloc_error(layout);
         }
         let handler_count = handlers.len();
+        let metadata_bytes = layout.size() + size_of_val(handlers);
         let handlers = Box::into_raw(handlers.to_vec().into_boxed_slice());
         // SAFETY: freshly allocated for exactly this; `code` is live.
         unsafe {
@@ -132,7 +133,7 @@ impl CodeData {
                 handlers: handlers.cast(),
                 baseline: CodePtr(std::ptr::null()),
                 code_bytes: 0,
-                metadata_bytes: (layout.size() + handler_count * size_of::<HandlerEntry>()) as u32,
+                metadata_bytes: metadata_bytes as u32,
                 site_bytes: site_bytes as u32,
                 calls: 0,
             });

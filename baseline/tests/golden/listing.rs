@@ -50,7 +50,11 @@ impl Compiled {
         // SAFETY: a live code object, and the GIL is held by the test.
         let bytecode = unsafe { Bytecode::decode(code) }.expect("valid bytecode");
         let (result, notes) = noting(Symbols::of_code(globals, code), || {
-            Compiler::<Annotated<M>>::new(code_pointer(BODY), &stubs, code, &bytecode).compile()
+            // SAFETY: as above.
+            let compiler = unsafe {
+                Compiler::<Annotated<M>>::new(code_pointer(BODY), &stubs, code, &bytecode)
+            };
+            compiler.compile()
         });
         let output = result.expect("the code can be compiled");
         let lines = M::disassemble(&output.code, BODY);

@@ -57,7 +57,9 @@ fn standard_library() {
         // SAFETY: a live code object, and the GIL is held.
         let bytecode = unsafe { Bytecode::decode(code) }.expect("valid bytecode");
         let address = CodePtr(BODY as *const u8);
-        let output = Compiler::<M>::new(address, stubs, code, &bytecode).compile();
+        // SAFETY: as above.
+        let compiler = unsafe { Compiler::<M>::new(address, stubs, code, &bytecode) };
+        let output = compiler.compile();
         (
             2 * bytecode.units,
             output.expect("the function can be compiled"),

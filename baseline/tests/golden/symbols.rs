@@ -50,7 +50,7 @@ impl Symbols {
                 self.stand_ins.len() - 1
             }
         };
-        FIRST + 16 * index as u64 | borrowed
+        (FIRST + 16 * index as u64) | borrowed
     }
 
     /// How listings show a value, if it is a stand-in.
