@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::ffi::CStr;
+use std::mem::offset_of;
 use std::sync::OnceLock;
 
 use hotstamp_layout::ffi::{self, PyCodeObject};
@@ -88,10 +89,24 @@ impl Symbols {
             let index = (address - small_ints) / size;
             return (index as i64 - i64::from(ffi::_PY_NSMALLNEGINTS)).to_string();
         }
+        // Where they are in the interpreter's state differs between architectures, their own layout does not.
+        if let Some(offset) = address.checked_sub(freelists())
+            && offset < size_of::<ffi::_Py_freelists>() as u64
+        {
+            return format!("freelists+{offset:#x}");
+        }
         function(address).unwrap_or_else(|| {
             panic!("{address:#x} has no name: the listing would differ from run to run")
         })
     }
+}
+
+/// The free lists of the main interpreter.
+fn freelists() -> u64 {
+    // SAFETY: the interpreter was started.
+    let interpreter = unsafe { ffi::PyInterpreterState_Main() } as usize;
+    let state = offset_of!(ffi::PyInterpreterState, object_state);
+    (interpreter + state + offset_of!(ffi::_py_object_state, freelists)) as u64
 }
 
 /// The name of a function or variable of the process that begins at an address.
@@ -109,11 +124,8 @@ pub fn function(address: u64) -> Option<String> {
     if !info.dli_sname.is_null() {
         // SAFETY: a string of the dynamic linker.
         let name = unsafe { CStr::from_ptr(info.dli_sname) }.to_str().ok()?;
-        match address - info.dli_saddr as u64 {
-            0 => return Some(name.to_owned()),
-            // The state of the runtime and the main interpreter: its layout is the headers'.
-            offset if name == "_PyRuntime" => return Some(format!("{name}+{offset:#x}")),
-            _ => {}
+        if info.dli_saddr as u64 == address {
+            return Some(name.to_owned());
         }
     }
     let offset = address - info.dli_fbase as u64;
