@@ -86,7 +86,15 @@ def test_interrupted_and_resumed(busy_script: Path, tmp_path: Path):
     folder = tmp_path / "run"
     settings = [*QUICK, "--rounds", "8", "--modes", "interpreter,interpreter"]
     command = [PERF / "warm.py", busy_script, *settings, "--out", folder]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # A shell's background jobs ignore SIGINT, and so would their children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     journal = folder / "journal.jsonl"
     limit = time.monotonic() + 60
     while not journal.exists() or journal.read_bytes().count(b"\n") < 3:
