@@ -1,12 +1,14 @@
 //! Disassembly of both architectures into lines that know where they branch.
 
 use std::collections::BTreeSet;
+use std::sync::OnceLock;
 
 use capstone::arch::{BuildsCapstone, arm64};
 use capstone::prelude::*;
 use hotstamp_baseline::masm::MacroAssembler;
 use hotstamp_baseline::masm::aarch64::Aarch64;
 use hotstamp_baseline::masm::x86_64::X86_64;
+use hotstamp_baseline::stubs::Stubs;
 use iced_x86::{Decoder, DecoderOptions, FlowControl, Formatter, IntelFormatter};
 
 /// One instruction or literal.
@@ -26,12 +28,19 @@ pub struct Line {
 pub trait Architecture: MacroAssembler {
     /// In names of files.
     const NAME: &'static str;
+    /// Where the shared stubs' addresses are kept once they were assembled.
+    fn stubs() -> &'static OnceLock<Stubs>;
     /// Disassembles code that stands at `address`.
     fn disassemble(code: &[u8], address: u64) -> Vec<Line>;
 }
 
 impl Architecture for X86_64 {
     const NAME: &'static str = "x86_64";
+
+    fn stubs() -> &'static OnceLock<Stubs> {
+        static STUBS: OnceLock<Stubs> = OnceLock::new();
+        &STUBS
+    }
 
     fn disassemble(code: &[u8], address: u64) -> Vec<Line> {
         let mut formatter = IntelFormatter::new();
@@ -68,6 +77,11 @@ impl Architecture for X86_64 {
 
 impl Architecture for Aarch64 {
     const NAME: &'static str = "aarch64";
+
+    fn stubs() -> &'static OnceLock<Stubs> {
+        static STUBS: OnceLock<Stubs> = OnceLock::new();
+        &STUBS
+    }
 
     fn disassemble(code: &[u8], address: u64) -> Vec<Line> {
         let capstone = Capstone::new()

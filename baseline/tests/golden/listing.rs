@@ -46,7 +46,7 @@ pub struct Compiled {
 impl Compiled {
     /// Compiles a code object.
     pub fn new<M: Architecture>(globals: &Globals, code: *mut PyCodeObject) -> Compiled {
-        let (_, stubs, _) = assemble_stubs::<M>();
+        let stubs = *M::stubs().get_or_init(|| assemble_stubs::<M>().1);
         // SAFETY: a live code object, and the GIL is held by the test.
         let bytecode = unsafe { Bytecode::decode(code) }.expect("valid bytecode");
         let (result, notes) = noting(Symbols::of_code(globals, code), || {

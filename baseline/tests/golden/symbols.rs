@@ -129,26 +129,25 @@ pub fn function(address: u64) -> Option<String> {
         }
     }
     let offset = address - info.dli_fbase as u64;
-    own_functions().get(&offset).cloned()
+    // Equal functions may be one: take the name that is first in the alphabet.
+    let names = own_functions().get(&offset)?.iter();
+    let names = names.map(|name| format!("{:#}", rustc_demangle::demangle(name)));
+    let name = names.min()?;
+    let short = name.strip_prefix("hotstamp_runtime::");
+    Some(short.unwrap_or(&name).to_owned())
 }
 
 /// The symbols of the test binary, by their offset from its beginning: Rust functions are in no dynamic table.
-fn own_functions() -> &'static HashMap<u64, String> {
-    static FUNCTIONS: OnceLock<HashMap<u64, String>> = OnceLock::new();
+fn own_functions() -> &'static HashMap<u64, Vec<String>> {
+    static FUNCTIONS: OnceLock<HashMap<u64, Vec<String>>> = OnceLock::new();
     FUNCTIONS.get_or_init(|| {
         let binary = std::fs::read("/proc/self/exe").expect("the binary can be read");
         let file = object::File::parse(&*binary).expect("an ELF file");
-        let mut functions: HashMap<u64, String> = HashMap::new();
+        let mut functions: HashMap<u64, Vec<String>> = HashMap::new();
         for symbol in file.symbols().filter(|symbol| symbol.is_definition()) {
-            let Ok(name) = symbol.name() else { continue };
-            let name = format!("{:#}", rustc_demangle::demangle(name));
-            let name = name.strip_prefix("hotstamp_runtime::").unwrap_or(&name);
-            // Equal functions may be one: take the name that is first in the alphabet.
-            let known = functions
-                .entry(symbol.address())
-                .or_insert_with(|| name.to_owned());
-            if name < known.as_str() {
-                *known = name.to_owned();
+            if let Ok(name) = symbol.name() {
+                let names = functions.entry(symbol.address()).or_default();
+                names.push(name.to_owned());
             }
         }
         functions
