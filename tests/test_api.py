@@ -806,7 +806,10 @@ def test_interrupt_ends_a_compiled_loop(tmp_path):
         )
         assert process.stdout.readline() == "ready\n"
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=60)
+        try:
+            _, errors = process.communicate(timeout=60)
+        finally:
+            process.kill()
         assert process.returncode == -signal.SIGINT
         assert errors.splitlines()[-1] == "KeyboardInterrupt" and "hotstamp" not in errors
 
