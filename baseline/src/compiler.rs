@@ -66,7 +66,7 @@ pub(crate) enum Cold {
 pub struct Output {
     /// Machine code, body first.
     pub code: Vec<u8>,
-    /// Offset of the body in `code` (the call stub is added by the installer).
+    /// Compiled exception handlers, sorted by bytecode offset.
     pub handlers: Vec<HandlerEntry>,
     pub(crate) sites: Vec<SitePlan>,
     pub(crate) site_bytes: u32,
@@ -468,7 +468,7 @@ pub unsafe fn check_supported(code: *mut PyCodeObject) -> Result<(), CompileErro
     Ok(())
 }
 
-/// Marks an opcode's helper address for sites that take register helpers.
+/// The address of an opcode's register helper, if it has one.
 pub(crate) fn register_helper(opcode: Opcode) -> Option<*const ()> {
     helpers::register_helper(opcode as u8).map(|(helper, _)| helper as *const ())
 }

@@ -109,7 +109,7 @@ impl VirtualStack {
         }
     }
 
-    /// Stores entries borrowed from a local, before the local changes. The compiler emits LOAD_FAST_BORROW only where this cannot happen.
+    /// Whether an entry borrows from this local. CPython's compiler emits LOAD_FAST_BORROW only where the local does not change meanwhile.
     pub fn borrows_from(&self, index: u32) -> bool {
         self.entries.contains(&Entry::Local(index))
     }

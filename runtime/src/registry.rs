@@ -240,7 +240,7 @@ pub unsafe fn opt_out(code: *mut PyCodeObject) {
     }
 }
 
-/// Whether a function's `vectorcall` may be treated as ours: used by tests and the API.
+/// CPython's own vectorcall of Python functions; null until the hooks have read it.
 static DEFAULT_VECTORCALL: AtomicPtr<()> = AtomicPtr::new(std::ptr::null_mut());
 
 /// CPython's own vectorcall of Python functions, as `hooks` read it off one at start-up.
