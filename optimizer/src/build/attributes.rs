@@ -1,0 +1,194 @@
+//! Globals and attributes.
+
+use hotstamp_job::{Attribute, ObjectKind, Place, Seen};
+
+use super::{Builder, Step};
+use crate::hir::{Entry, Op, Reason, Type, Value};
+
+impl Builder<'_> {
+    /// `LOAD_GLOBAL`: a constant while its cell holds what it held, if that is of use; else what the cell holds.
+    pub(crate) fn load_global(&mut self, oparg: u32) -> Step<()> {
+        self.before();
+        let (cell, value) = match self.code().site(self.at.offset.0).map(|site| site.seen.clone()) {
+            Some(Seen::Global { cell, value }) if value != 0 => (cell, value),
+            _ => return self.never_executed(),
+        };
+        let value = if self.failed() { self.emit_guarded(Op::Cell(cell), Type::Ref, &[]) } else { self.guarded_cell(cell, value) };
+        self.push(Entry::Lent(value));
+        if oparg & 1 != 0 {
+            self.push(Entry::Null);
+        }
+        Ok(())
+    }
+
+    /// The content of a global cell, as a constant that is guarded.
+    fn guarded_cell(&mut self, cell: u64, value: u64) -> Value {
+        if self.state.facts.cells.insert(cell) {
+            self.emit_guarded(Op::GuardCell(cell, value), Type::Void, &[]);
+        }
+        self.constant(value)
+    }
+
+    pub(crate) fn load_attr(&mut self, oparg: u32) -> Step<()> {
+        self.before();
+        let method = oparg & 1 != 0;
+        let owner = self.state.stack[self.state.stack.len() - 1];
+        let Some(object) = self.reference(owner) else { return self.general() };
+        match self.seen() {
+            Seen::Attribute(types) if types.len() == 1 => self.load_attribute(object, owner, types[0], method),
+            Seen::Module { owner: module, cell, value } if value != 0 => {
+                // The module itself is a constant where its global was.
+                if self.constant_address(owner) != Some(module) {
+                    let wanted = self.constant(module);
+                    let same = self.emit(Op::Same, Type::Bool, &[object, wanted]);
+                    self.emit_guarded(Op::Guard(Reason::TypeGuard), Type::Void, &[same]);
+                }
+                let value = self.guarded_cell(cell, value);
+                let owner = self.pop();
+                let entry = self.keep_item(owner, value);
+                self.push(entry);
+                if method {
+                    self.push(Entry::Null);
+                }
+                Ok(())
+            }
+            Seen::TypeAttribute { version, value } => {
+                if self.state.facts.class_objects.get(&object) != Some(&version) {
+                    self.emit_guarded(Op::GuardClassObject(version), Type::Void, &[object]);
+                    self.state.facts.class_objects.insert(object, version);
+                }
+                let value = self.constant(value);
+                let owner = self.pop();
+                let entry = self.keep_item(owner, value);
+                self.push(entry);
+                if method {
+                    self.push(Entry::Null);
+                }
+                Ok(())
+            }
+            Seen::Nothing => self.never_executed(),
+            _ => self.general(),
+        }
+    }
+
+    /// An entry for what was found in the owner, which is released.
+    fn keep_item(&mut self, owner: Entry, value: Value) -> Entry {
+        match owner {
+            Entry::Owned(object) => {
+                let owned = self.take_owned(Entry::Lent(value));
+                self.release(object);
+                Entry::Owned(owned)
+            }
+            _ => Entry::Lent(value),
+        }
+    }
+
+    /// Guards what a place of an attribute needs.
+    pub(crate) fn guard_attribute(&mut self, object: Value, attribute: Attribute) {
+        if self.state.facts.version.get(&object) != Some(&attribute.version) {
+            self.emit_guarded(Op::GuardVersion(attribute.version), Type::Void, &[object]);
+            self.state.facts.version.insert(object, attribute.version);
+        }
+        match attribute.place {
+            Place::Inline { valid, .. } => self.guard_inline(object, valid),
+            Place::ClassUnshadowed { valid, keys, .. } => {
+                self.guard_inline(object, valid);
+                if self.state.facts.keys.insert(object) {
+                    self.emit_guarded(Op::GuardKeys(keys), Type::Void, &[object]);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn guard_inline(&mut self, object: Value, valid: u32) {
+        if self.state.facts.inline.insert(object) {
+            self.emit_guarded(Op::GuardInline(valid), Type::Void, &[object]);
+        }
+    }
+
+    fn load_attribute(&mut self, object: Value, owner: Entry, attribute: Attribute, method: bool) -> Step<()> {
+        self.guard_attribute(object, attribute);
+        match attribute.place {
+            Place::Inline { offset, .. } | Place::Slot { offset } => {
+                if method {
+                    return self.general();
+                }
+                let value = self.field(object, offset);
+                self.pop();
+                let entry = match value {
+                    Entry::Lent(value) => self.keep_item(owner, value),
+                    unboxed => {
+                        self.release_entry(owner);
+                        unboxed
+                    }
+                };
+                self.push(entry);
+            }
+            Place::Class { value } | Place::ClassUnshadowed { value, .. } => {
+                let value = self.constant(value);
+                self.pop();
+                if method {
+                    self.push(Entry::Lent(value));
+                    // Self moves.
+                    self.push(owner);
+                } else {
+                    let entry = self.keep_item(owner, value);
+                    self.push(entry);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What a field holds, loaded unless it is known.
+    fn field(&mut self, object: Value, offset: u32) -> Entry {
+        if let Some(value) = self.state.facts.fields.get(&(object, offset)).copied() {
+            return if self.graph.ty(value) == Type::Ref { Entry::Lent(value) } else { Entry::Unboxed(value) };
+        }
+        let value = self.emit_guarded(Op::Field(offset), Type::Ref, &[object]);
+        self.state.facts.fields.insert((object, offset), value);
+        Entry::Lent(value)
+    }
+
+    /// `STORE_ATTR`: value, owner.
+    pub(crate) fn store_attr(&mut self) -> Step<()> {
+        self.before();
+        let top = self.state.stack.len();
+        let (value, owner) = (self.state.stack[top - 2], self.state.stack[top - 1]);
+        let attribute = match self.seen() {
+            Seen::Attribute(types) if types.len() == 1 => types[0],
+            Seen::Nothing => return self.never_executed(),
+            _ => return self.general(),
+        };
+        let (Some(object), false) = (self.reference(owner), matches!(value, Entry::Range(..) | Entry::Maybe(..))) else {
+            return self.general();
+        };
+        let (op, offset) = match attribute.place {
+            Place::Inline { offset, valid, index } => (Op::StoreInline { offset, valid, index }, offset),
+            Place::Slot { offset } => (Op::StoreSlot(offset), offset),
+            _ => return self.general(),
+        };
+        self.guard_attribute(object, attribute);
+        if matches!(op, Op::StoreInline { .. }) {
+            self.emit_guarded(Op::GuardNoDict, Type::Void, &[object]);
+        }
+        self.pop();
+        self.pop();
+        let owned = self.take_owned(value);
+        let old = self.emit(op, Type::Ref, &[object, owned]);
+        self.state.facts.fields.retain(|key, _| key.1 != offset);
+        self.state.facts.fields.insert((object, offset), match value {
+            Entry::Unboxed(unboxed) => unboxed,
+            _ => owned,
+        });
+        self.release(old);
+        self.release_entry(owner);
+        Ok(())
+    }
+
+    /// What is known of the object at an address.
+    pub(crate) fn object_kind(&self, address: u64) -> Option<&ObjectKind> {
+        self.objects.get(&address).map(|object| &object.kind)
+    }
+}

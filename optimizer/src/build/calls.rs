@@ -1,0 +1,307 @@
+//! Calls: of Python functions, inlined or direct, of some builtins, and the general way.
+
+use std::rc::Rc;
+
+use hotstamp_job::{Builtin, ObjectKind};
+
+use super::{BuildError, Builder, State, Step};
+use crate::hir::{Cond, Entry, FrameState, Op, Reason, Type, Value};
+
+/// Depth of inlining.
+const INLINE_DEPTH: usize = 6;
+/// Bytecode of one inlined function, in bytes.
+const INLINE_BYTES: usize = 400;
+/// Instructions of a graph at which inlining ends.
+const INLINE_GRAPH: usize = 6_000;
+
+impl Builder<'_> {
+    /// `CALL(n)`: callable, self or null, arguments.
+    pub(crate) fn call(&mut self, count: u32) -> Step<()> {
+        self.before();
+        let count = count as usize;
+        let top = self.state.stack.len();
+        let (callable, receiver) = (self.state.stack[top - count - 2], self.state.stack[top - count - 1]);
+        if self.failed() {
+            return self.general();
+        }
+        let Some(address) = self.constant_address(callable) else { return self.general() };
+        let has_self = receiver != Entry::Null;
+        let arguments = count + usize::from(has_self);
+        match self.object_kind(address).cloned() {
+            Some(ObjectKind::Function { code: Some(code), .. }) => {
+                let callee = &self.job.codes[code as usize];
+                if !callee.simple_arguments || callee.argcount as usize != arguments {
+                    return self.general();
+                }
+                if self.may_inline(code) {
+                    return self.inline(address, code, arguments);
+                }
+                self.call_python(address, code, arguments)
+            }
+            Some(ObjectKind::RangeClass) if !has_self && (1..=3).contains(&count) => self.make_range(count),
+            Some(ObjectKind::Builtin(builtin)) => self.call_builtin(builtin, count, has_self),
+            _ => self.general(),
+        }
+    }
+
+    /// Names an inlined call across attempts.
+    fn path_of(&self) -> u64 {
+        let parent = self.function().path;
+        parent.wrapping_mul(1_000_003).wrapping_add(u64::from(self.at.offset.0) + 1)
+    }
+
+    fn may_inline(&self, code: u32) -> bool {
+        let callee = &self.job.codes[code as usize];
+        self.job.options.inline
+            && callee.plain_start
+            && callee.bytecode.len() <= INLINE_BYTES
+            && self.functions.len() < INLINE_DEPTH
+            && self.graph.insts.len() < INLINE_GRAPH
+            && !self.hints.not_inlined.contains(&self.path_of())
+            && self.functions.iter().filter(|function| function.code == code).count() < 2
+    }
+
+    /// Moves the arguments into an inlined frame and builds the callee's body here.
+    fn inline(&mut self, function: u64, code: u32, arguments: usize) -> Step<()> {
+        let path = self.path_of();
+        self.own_all();
+        let callee = &self.job.codes[code as usize];
+        let (nlocalsplus, offset) = (callee.nlocalsplus as usize, self.at.offset.0);
+        let mut locals: Vec<Entry> = self.state.stack.split_off(self.state.stack.len() - arguments);
+        if locals.iter().any(|entry| matches!(entry, Entry::Range(..) | Entry::Maybe(..))) {
+            return self.unsupported("an unbound or virtual argument");
+        }
+        locals.resize(nlocalsplus, Entry::Null);
+        // Callable, and the null in self's place.
+        let depth = self.function().cfg.clone();
+        let _ = depth;
+        let expected = self.at.opcode.popped(self.at.oparg).unwrap_or(0) as usize - arguments;
+        for _ in 0..expected {
+            let entry = self.pop();
+            // A function that is kept alive by the code: releasing it frees nothing.
+            if let Entry::Owned(value) = entry {
+                self.emit(Op::Release, Type::Void, &[value]);
+            }
+        }
+        self.anchors.insert(function);
+        self.inlined.insert(code);
+        let parent = self.frame_state(offset);
+        let caller = self.function().context;
+        let caller_state = self.state.clone();
+        let facts = std::mem::take(&mut self.state.facts);
+        let state = State { locals, stack: Vec::new(), facts };
+        let at = self.at;
+        self.enter_function(code, Some((caller, offset, parent.clone())), function, path, 0, state)?;
+        let Some(built) = self.functions.pop() else { return Err(BuildError::BadBytecode.into()) };
+        self.at = at;
+        let mut edges = Vec::new();
+        for (edge, value) in built.returns {
+            self.resume_edge(edge);
+            self.return_inlined(value, &caller_state, &parent)?;
+            edges.push(super::Edge { block: self.block, state: self.state.clone() });
+        }
+        self.before = None;
+        if edges.is_empty() {
+            self.open = false;
+            return Ok(());
+        }
+        let next = self.at.next.0;
+        self.join(next, edges)
+    }
+
+    /// The end of an inlined call on one way: its locals are released, the caller's state comes back with the result on top.
+    fn return_inlined(&mut self, value: Entry, caller: &State, _parent: &Rc<FrameState>) -> Step<()> {
+        let value = match value {
+            Entry::Borrowed(value) | Entry::Lent(value) => match self.constant_address(Entry::Borrowed(value)) {
+                Some(_) => Entry::Lent(value),
+                None => Entry::Owned(self.take_owned(Entry::Borrowed(value))),
+            },
+            Entry::Range(..) | Entry::Maybe(..) => return self.unsupported("a virtual result"),
+            other => other,
+        };
+        let locals = std::mem::take(&mut self.state.locals);
+        self.state.locals = caller.locals.clone();
+        self.state.stack = caller.stack.clone();
+        // While locals are released the result is nobody's but ours.
+        self.push(match value {
+            Entry::Lent(value) => Entry::Owned(self.take_owned(Entry::Lent(value))),
+            other => other,
+        });
+        let result = self.pop();
+        for entry in locals.into_iter().rev() {
+            self.release_entry(entry);
+        }
+        self.push(result);
+        Ok(())
+    }
+
+    /// A direct call: the arguments move into the callee's frame.
+    fn call_python(&mut self, function: u64, code: u32, arguments: usize) -> Step<()> {
+        let popped = self.at.opcode.popped(self.at.oparg).unwrap_or(0) as usize;
+        let top = self.state.stack.len();
+        if self.state.stack[top - popped..].iter().any(|entry| matches!(entry, Entry::Range(..) | Entry::Maybe(..))) {
+            return self.general();
+        }
+        self.look(popped)?;
+        let callee = &self.job.codes[code as usize];
+        let op = Op::CallPython {
+            data: callee.data,
+            frame_words: callee.frame_words,
+            nlocalsplus: callee.nlocalsplus,
+            code: callee.address,
+            globals: callee.globals,
+            builtins: callee.builtins,
+            start: callee.start,
+        };
+        self.anchors.insert(function);
+        let mut args: Vec<Value> = Vec::new();
+        for _ in 0..arguments {
+            let entry = self.pop();
+            args.push(match entry {
+                // As the interpreter does: what the caller's local keeps alive is borrowed in the callee's frame too.
+                Entry::Borrowed(value) => self.emit(Op::Borrow, Type::Ref, &[value]),
+                other => self.take_owned(other),
+            });
+        }
+        for _ in 0..popped - arguments - 1 {
+            self.pop();
+        }
+        let callable = self.pop();
+        let callable = match callable {
+            Entry::Borrowed(value) => self.emit(Op::Borrow, Type::Ref, &[value]),
+            other => self.take_owned(other),
+        };
+        args.push(callable);
+        args.reverse();
+        let result = self.emit_here(op, Type::Ref, &args);
+        self.state.facts.forget_memory();
+        self.push(Entry::Owned(result));
+        Ok(())
+    }
+
+    /// Takes callable, null and arguments off the stack once their values were used.
+    fn finish_call(&mut self, result: Entry) -> Step<()> {
+        let popped = self.at.opcode.popped(self.at.oparg).unwrap_or(0) as usize;
+        let entries = self.state.stack.split_off(self.state.stack.len() - popped);
+        for entry in entries.into_iter().rev() {
+            self.release_entry(entry);
+        }
+        self.push(result);
+        Ok(())
+    }
+
+    fn call_builtin(&mut self, builtin: Builtin, count: usize, has_self: bool) -> Step<()> {
+        let top = self.state.stack.len();
+        let argument = |this: &Self, index: usize| this.state.stack[top - count + index];
+        match (builtin, count) {
+            (Builtin::Sqrt | Builtin::Sin | Builtin::Cos, 1) if !has_self => {
+                let entry = argument(self, 0);
+                if !matches!(self.unboxed_type(entry), Some(Type::Float | Type::Int)) {
+                    return self.general();
+                }
+                let x = self.as_float(entry);
+                let result = match builtin {
+                    Builtin::Sqrt => {
+                        let zero = self.float(0.0);
+                        let fine = self.emit(Op::FloatCmp(Cond::Ge), Type::Bool, &[x, zero]);
+                        self.emit_guarded(Op::Guard(Reason::RareCase), Type::Void, &[fine]);
+                        self.emit(Op::FloatSqrt, Type::Float, &[x])
+                    }
+                    _ => {
+                        let infinity = self.float(f64::INFINITY);
+                        let size = self.emit(Op::FloatAbs, Type::Float, &[x]);
+                        let finite = self.emit(Op::FloatCmp(Cond::Lt), Type::Bool, &[size, infinity]);
+                        self.emit_guarded(Op::Guard(Reason::RareCase), Type::Void, &[finite]);
+                        let address = if builtin == Builtin::Sin { self.job.process.sin } else { self.job.process.cos };
+                        self.emit(Op::FloatCall(address), Type::Float, &[x])
+                    }
+                };
+                self.finish_call(Entry::Unboxed(result))
+            }
+            (Builtin::Abs, 1) if !has_self => {
+                let entry = argument(self, 0);
+                let result = match self.unboxed_type(entry) {
+                    Some(Type::Float) => {
+                        let x = self.as_float(entry);
+                        self.emit(Op::FloatAbs, Type::Float, &[x])
+                    }
+                    Some(Type::Int) => {
+                        let (x, zero) = (self.as_int(entry), self.int(0));
+                        let negated = self.emit_guarded(Op::IntSub, Type::Int, &[zero, x]);
+                        let negative = self.emit(Op::IntCmp(Cond::Lt), Type::Bool, &[x, zero]);
+                        self.emit(Op::Select, Type::Int, &[negative, negated, x])
+                    }
+                    _ => return self.general(),
+                };
+                self.finish_call(Entry::Unboxed(result))
+            }
+            (Builtin::Len, 1) if !has_self => {
+                let entry = argument(self, 0);
+                let Some(object) = self.reference(entry) else { return self.general() };
+                let known = self.state.facts.class.get(&object).copied();
+                if known != Some(self.job.process.list_type) && known != Some(self.job.process.tuple_type) {
+                    return self.general();
+                }
+                let length = self.emit(Op::Length, Type::Int, &[object]);
+                self.finish_call(Entry::Unboxed(length))
+            }
+            _ => self.general(),
+        }
+    }
+
+    /// `range(...)` of ints becomes an unstarted range iterator in its place, if GET_ITER follows at once.
+    fn make_range(&mut self, count: usize) -> Step<()> {
+        let path = self.function().path;
+        let top = self.state.stack.len();
+        let arguments: Vec<Entry> = self.state.stack[top - count..].to_vec();
+        let code = self.code();
+        let next = self.function().cfg.index.get(&self.at.next.0).map(|index| self.function().cfg.instructions[*index].opcode);
+        let step = match arguments.get(2) {
+            None => Some(1),
+            Some(entry) => match self.known(*entry) {
+                Some(hotstamp_job::Known::Int(step)) if step != 0 && step.unsigned_abs() < 1 << 31 => Some(step),
+                _ => None,
+            },
+        };
+        let _ = code;
+        let ints = arguments.iter().all(|entry| self.unboxed_type(*entry) == Some(Type::Int) || self.unboxed_type(*entry).is_none() && self.known(*entry).is_none());
+        let (Some(step), true, false) = (step, ints && next == Some(hotstamp_layout::opcode::Opcode::GET_ITER), self.hints.real_ranges.contains(&(path, u32::MAX))) else {
+            return self.general();
+        };
+        let (start, stop) = if count == 1 { (None, arguments[0]) } else { (Some(arguments[0]), arguments[1]) };
+        let start = match start {
+            Some(entry) => self.as_int(entry),
+            None => self.int(0),
+        };
+        let stop = self.as_int(stop);
+        // The distance fits, and so does what comes behind the end.
+        let (low, high) = (self.int(-(1 << 61)), self.int(1 << 61));
+        for value in [start, stop] {
+            if matches!(self.graph.inst(value).op, Op::ConstInt(_)) {
+                continue;
+            }
+            let above = self.emit(Op::IntCmp(Cond::Gt), Type::Bool, &[value, low]);
+            let below = self.emit(Op::IntCmp(Cond::Lt), Type::Bool, &[value, high]);
+            let fits = self.emit(Op::BoolAnd, Type::Bool, &[above, below]);
+            self.emit_guarded(Op::Guard(Reason::IntOverflow), Type::Void, &[fits]);
+        }
+        let left = self.range_length(start, stop, step);
+        self.finish_call(Entry::Range(start, left, step))
+    }
+
+    /// How many values a range has: `max(0, ceil((stop - start) / step))`.
+    fn range_length(&mut self, start: Value, stop: Value, step: i64) -> Value {
+        let (from, to) = if step > 0 { (start, stop) } else { (stop, start) };
+        let zero = self.int(0);
+        let minus = self.emit(Op::IntSubWrapping, Type::Int, &[to, from]);
+        let distance = if step.unsigned_abs() == 1 {
+            minus
+        } else {
+            let (size, rest) = (self.int(step.abs()), self.int(step.abs() - 1));
+            let up = self.emit(Op::IntAddWrapping, Type::Int, &[minus, rest]);
+            self.emit(Op::IntFloorDiv, Type::Int, &[up, size])
+        };
+        let some = self.emit(Op::IntCmp(Cond::Gt), Type::Bool, &[distance, zero]);
+        self.emit(Op::Select, Type::Int, &[some, distance, zero])
+    }
+}

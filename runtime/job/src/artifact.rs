@@ -1,0 +1,130 @@
+//! What the optimizer gives back beside the object file: how to leave the code, and what it assumes.
+
+use serde::{Deserialize, Serialize};
+
+/// Everything about an artifact that is not machine code.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Metadata {
+    /// Exits, and states for destructors, by index.
+    pub plans: Vec<ExitPlan>,
+    /// Words that `values` of an exit may have.
+    pub max_values: u32,
+    /// Codes of the job that were inlined: the artifact depends on them.
+    pub inlined: Vec<u32>,
+    /// Objects of the job that the code names: the artifact keeps them alive.
+    pub anchors: Vec<u64>,
+    /// Texts asked for by `Options::dump_*`.
+    pub dumps: Vec<(String, String)>,
+    /// Instructions of HIR, for logs.
+    pub hir_instructions: u32,
+}
+
+/// How frames look at some point, and why control leaves there.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ExitPlan {
+    /// Number of the reason (`hotstamp_runtime::exits::ExitReason`), by name.
+    pub reason: Reason,
+    /// What to do with the frames.
+    pub action: Action,
+    /// Frames, the outermost (which is real) first.
+    pub frames: Vec<FramePlan>,
+}
+
+macro_rules! exit_reasons {
+    ($($(#[doc = $doc:literal])* $name:ident,)*) => {
+        /// Why optimized code leaves.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        pub enum Reason { $($(#[doc = $doc])* $name,)* }
+        impl Reason {
+            /// All reasons.
+            pub const ALL: &'static [Reason] = &[$(Reason::$name,)*];
+        }
+    };
+}
+
+exit_reasons! {
+    /// An object is of another type than the feedback said.
+    TypeGuard,
+    /// An int does not fit, or its arithmetic overflowed.
+    IntOverflow,
+    /// A global or a module attribute changed.
+    GlobalChanged,
+    /// Something pending, or somebody observes.
+    Events,
+    /// Control went where it had never been.
+    NeverExecuted,
+    /// An index out of range, a division by zero: baseline code raises.
+    RareCase,
+    /// An unbound local: baseline code raises.
+    Unbound,
+    /// An operation raised.
+    Raised,
+    /// Somebody took the frame object in a call.
+    FrameObserved,
+    /// A state for a destructor, not an exit.
+    State,
+}
+
+/// How control goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Action {
+    /// Execute the innermost frame's instruction again.
+    Resume,
+    /// The innermost frame's instruction raised; the exception is set.
+    Raise,
+    /// Only a state.
+    None,
+}
+
+/// One frame of a plan.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct FramePlan {
+    /// Index of its code in the job.
+    pub code: u32,
+    /// The instruction: the next one to execute in the innermost frame, the call in the others.
+    pub offset: u32,
+    /// The function object's address, for inlined frames.
+    pub function: u64,
+    /// Locals, cells and free variables.
+    pub locals: Vec<Source>,
+    /// The operand stack.
+    pub stack: Vec<Source>,
+}
+
+/// What becomes of the reference in a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Mode {
+    /// The bits own what they say, and move.
+    Move,
+    /// The slot borrows.
+    Borrow,
+    /// The slot gets a reference of its own.
+    Dup,
+}
+
+/// Where a slot's value comes from; indices into the values that the code hands over.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Source {
+    /// Unbound.
+    Null,
+    /// `StackRef` bits.
+    Bits(u16, Mode),
+    /// A constant object's bits.
+    Constant(u64),
+    /// An unboxed int.
+    Int(u16),
+    /// An unboxed float.
+    Float(u16),
+    /// An unboxed bool (0 or 1).
+    Bool(u16),
+    /// An unboxed int if the flag is not 0, else unbound: flag, value.
+    MaybeInt(u16, u16),
+    /// An unboxed float if the flag is not 0, else unbound: flag, value.
+    MaybeFloat(u16, u16),
+    /// A constant int.
+    ConstantInt(i64),
+    /// A constant float.
+    ConstantFloat(f64),
+    /// A range iterator: next value, how many are left, step.
+    Range(u16, u16, i64),
+}
