@@ -111,6 +111,21 @@ libclang_dir() {
     done
 }
 
+# An llvm-config of an LLVM 22 with static libraries, or nothing. It runs on this machine, whatever is built for.
+llvm_config() {
+    local config
+    for config in "${HOTSTAMP_LLVM_CONFIG:-}" llvm-config-22 /usr/lib/llvm-22/bin/llvm-config; do
+        if [[ -n $config ]] && config=$(command -v "$config") && [[ $("$config" --version) == 22.* && -f $("$config" --libdir)/libLLVMPasses.a ]]; then
+            echo "$config"
+            return
+        fi
+    done
+}
+
+# The static libraries of LLVM and of what it needs, for an architecture that is not the machine's.
+LLVM_PACKAGES=(llvm-22-dev libzstd-dev zlib1g-dev)
+llvm_home() { echo "$CACHE/llvm-$1-$(content_hash "$RECIPE_VERSION" "${LLVM_PACKAGES[@]}")"; }
+
 # A rustc that has the standard library of the architecture, or nothing.
 rustc_for() {
     local rustc
@@ -175,6 +190,8 @@ export_build_environment() {
     export PYO3_CONFIG_FILE="${PY_INCLUDE%/include}/pyo3.txt"
     LIBCLANG_PATH=$(libclang_dir)
     export LIBCLANG_PATH
+    HOTSTAMP_LLVM_CONFIG=$(llvm_config)
+    export HOTSTAMP_LLVM_CONFIG
     export CARGO_TARGET_DIR=$TARGET
 
     # An embedded interpreter finds its library by PYTHONHOME alone, which must not leak to other Pythons.
@@ -184,6 +201,8 @@ export_build_environment() {
     else
         rustc=$(rustc_for "$arch")
         [[ -z $rustc ]] || export RUSTC=$rustc
+        HOTSTAMP_LLVM_LIBRARIES=$(llvm_home "$arch")
+        export HOTSTAMP_LLVM_LIBRARIES
         export CARGO_BUILD_TARGET
         CARGO_BUILD_TARGET=$(rust_triple "$arch")
         export "CARGO_TARGET_${upper}_LINKER=$(triplet "$arch")-g++"
@@ -193,4 +212,4 @@ export_build_environment() {
 }
 
 # The names that export_build_environment may set.
-BUILD_VARIABLES='HOTSTAMP_PYTHON_INCLUDE|HOTSTAMP_PYTHON_INCLUDE_ALSO|HOTSTAMP_LIBPYTHON|HOTSTAMP_LOADER|PYO3_CONFIG_FILE|LIBCLANG_PATH|RUSTC|CARGO_TARGET_DIR|CARGO_BUILD_TARGET|CARGO_TARGET_[A-Z0-9_]+_(LINKER|RUNNER)|BINDGEN_EXTRA_CLANG_ARGS_[a-z0-9_]+'
+BUILD_VARIABLES='HOTSTAMP_PYTHON_INCLUDE|HOTSTAMP_PYTHON_INCLUDE_ALSO|HOTSTAMP_LIBPYTHON|HOTSTAMP_LOADER|PYO3_CONFIG_FILE|LIBCLANG_PATH|HOTSTAMP_LLVM_CONFIG|HOTSTAMP_LLVM_LIBRARIES|RUSTC|CARGO_TARGET_DIR|CARGO_BUILD_TARGET|CARGO_TARGET_[A-Z0-9_]+_(LINKER|RUNNER)|BINDGEN_EXTRA_CLANG_ARGS_[a-z0-9_]+'

@@ -1,0 +1,7 @@
+//! The extension's side of the optimizer tier.
+//!
+//! | file | purpose |
+//! |---|---|
+//! | `boundary.rs` | what crosses between the extension and the shared object with LLVM in it |
+
+pub mod boundary;
