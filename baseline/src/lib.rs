@@ -19,6 +19,7 @@ use hotstamp_runtime::code_memory::CodeMemory;
 use hotstamp_runtime::exits::ExitReason;
 use hotstamp_runtime::registry::{self, Compiler as RegisteredCompiler, StartError};
 use hotstamp_runtime::site::CodePtr;
+use hotstamp_runtime::resume::stress;
 use hotstamp_runtime::{caches, entry, stats};
 use once_cell::sync::OnceCell;
 
@@ -59,6 +60,9 @@ pub fn start() -> Result<(), BaselineError> {
         registry::start(RegisteredCompiler {
             compile: compile_counted,
             trampoline: stubs.trampoline,
+            resume: stubs.resume,
+            c_entry: stubs.c_entry,
+            optimized_entry: stubs.optimized_entry,
         })?;
     }
     Ok(())
@@ -69,7 +73,7 @@ fn shared_stubs() -> Result<&'static Stubs, CompileError> {
     STUBS.get_or_try_init(|| {
         let memory = CodeMemory::global();
         let address = memory.next_address()?;
-        let (code, stubs) = Stubs::assemble::<Native>(address)?;
+        let (code, stubs) = Stubs::assemble::<Native>(address, stress::modes().resume)?;
         memory.publish(&code)?;
         Ok(stubs)
     })
@@ -156,7 +160,11 @@ unsafe fn stamp(
         let stubs = shared_stubs()?;
         let memory = CodeMemory::global();
         let address = memory.next_address()?;
-        let output = Compiler::<Native>::new(address, stubs, code, &bytecode).compile()?;
+        let mut compiler = Compiler::<Native>::new(address, stubs, code, &bytecode);
+        if stress::modes().resume {
+            compiler.stress_resume();
+        }
+        let output = compiler.compile()?;
         let data = install(memory, address, code, globals, builtins, &output)?;
         Ok((data, output.instructions))
     }
@@ -181,6 +189,7 @@ unsafe fn install(
                 globals,
                 builtins,
                 vectorcall: entry::vectorcall_entry as *const (),
+                c_entry: shared_stubs()?.c_entry,
                 true_bits: StackRef::bool(true).bits,
                 false_bits: StackRef::bool(false).bits,
                 none_bits: StackRef::none().bits,
@@ -191,6 +200,7 @@ unsafe fn install(
             },
             output.site_bytes as usize,
             &output.handlers,
+            &output.resume,
         );
         output.write_sites(data);
         let mut bytes = output.code.clone();

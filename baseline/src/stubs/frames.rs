@@ -72,6 +72,29 @@ impl<M: MacroAssembler> Builder<M> {
         m.ret();
     }
 
+    pub(super) fn resume(&mut self) {
+        let m = &mut self.masm;
+        m.body_enter();
+        m.mov(Reg::Acc, Reg::A5);
+        m.jump_reg(Reg::A4);
+    }
+
+    pub(super) fn c_entry(&mut self) {
+        let trampoline = self.trampoline_address;
+        let m = &mut self.masm;
+        m.mov(Reg::A3, Reg::A1);
+        m.mov(Reg::A1, Reg::A2);
+        m.load(Reg::A2, Reg::A3.at(offset_of!(CodeData, entry)));
+        m.jump_near(trampoline);
+    }
+
+    /// A tail call: the body's caller expects no more than a C function keeps.
+    pub(super) fn optimized_entry(&mut self) {
+        let m = &mut self.masm;
+        m.mov(Reg::A2, Reg::Tstate);
+        m.jump_mem(Reg::A1.at(offset_of!(CodeData, optimized)));
+    }
+
     /// Acc = value. Jumped to at body level.
     pub(super) fn return_value(&mut self) {
         let m = &mut self.masm;

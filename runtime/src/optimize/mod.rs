@@ -1,0 +1,3 @@
+//! What the optimizer tier needs of the runtime.
+
+pub mod hotness;
