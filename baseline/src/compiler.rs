@@ -54,6 +54,12 @@ pub(crate) enum Cold {
         back: Label,
         site: SiteRef,
     },
+    /// A back edge became hot: ask for optimized code, or go on at `back`.
+    Hot {
+        from: Label,
+        back: Label,
+        site: SiteRef,
+    },
     /// Call the site's stub, then go on at `back`.
     Call {
         from: Label,
@@ -426,6 +432,13 @@ impl<'a, M: MacroAssembler> Compiler<'a, M> {
                     self.m.bind(from);
                     self.load_site(site);
                     let stub = self.stubs.poll;
+                    self.m.call_near(stub);
+                    self.m.jump(back);
+                }
+                Cold::Hot { from, back, site } => {
+                    self.m.bind(from);
+                    self.load_site(site);
+                    let stub = self.stubs.hot_loop;
                     self.m.call_near(stub);
                     self.m.jump(back);
                 }

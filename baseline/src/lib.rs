@@ -18,8 +18,8 @@ use hotstamp_runtime::code_data::{CALL_STUB_MAGIC, CodeData, NewCode, SIMPLE_ARG
 use hotstamp_runtime::code_memory::CodeMemory;
 use hotstamp_runtime::exits::ExitReason;
 use hotstamp_runtime::registry::{self, Compiler as RegisteredCompiler, StartError};
-use hotstamp_runtime::site::CodePtr;
 use hotstamp_runtime::resume::stress;
+use hotstamp_runtime::site::CodePtr;
 use hotstamp_runtime::{caches, entry, stats};
 use once_cell::sync::OnceCell;
 
@@ -56,6 +56,7 @@ pub enum BaselineError {
 pub fn start() -> Result<(), BaselineError> {
     let stubs = shared_stubs()?;
     if registry::compiler().is_none() {
+        stress::start();
         caches::start(stubs.cache_stubs());
         registry::start(RegisteredCompiler {
             compile: compile_counted,

@@ -98,7 +98,7 @@ pub unsafe extern "C" fn leave_to_interpreter(
 ///
 /// # Safety
 /// The frame's memory is canonical and its `stackpointer` valid.
-pub(crate) unsafe fn make_operands_owned(frame: *mut Frame) {
+unsafe fn make_operands_owned(frame: *mut Frame) {
     // SAFETY: the slots between the stack base and `stackpointer` are valid.
     unsafe {
         let mut slot = hotstamp_layout::refs::frame_stack_base(frame);

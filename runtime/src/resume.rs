@@ -91,11 +91,11 @@ unsafe fn finish(
     if continuation.resume.is_null() {
         return continuation.result;
     }
-    // SAFETY: `data` exists, so a compiler was registered; its trampoline passes the fifth and sixth argument on to the stub that enters bodies in the middle.
+    let Some(compiler) = registry::compiler() else {
+        unreachable!("data is made by a registered compiler");
+    };
+    // SAFETY: the trampoline passes the fifth and sixth argument on to the stub that enters bodies in the middle.
     unsafe {
-        let Some(compiler) = registry::compiler() else {
-            return 0;
-        };
         let trampoline = std::mem::transmute::<*const u8, ResumeTrampoline>(compiler.trampoline.0);
         trampoline(
             frame,
@@ -105,6 +105,23 @@ unsafe fn finish(
             CodePtr(continuation.resume),
             continuation.result,
         )
+    }
+}
+
+/// Enters a body whose frame is as calls make it, wherever calls of the function lead.
+pub(crate) unsafe fn enter_body(
+    frame: *mut Frame,
+    tstate: *mut PyThreadState,
+    data: *mut CodeData,
+    body: CodePtr,
+) -> usize {
+    let Some(compiler) = registry::compiler() else {
+        unreachable!("data is made by a registered compiler");
+    };
+    // SAFETY: the body is `data`'s; bodies take two arguments.
+    unsafe {
+        let trampoline = std::mem::transmute::<*const u8, ResumeTrampoline>(compiler.trampoline.0);
+        trampoline(frame, tstate, body, data, CodePtr(std::ptr::null()), 0)
     }
 }
 

@@ -13,6 +13,7 @@ use std::mem::offset_of;
 use hotstamp_layout::ffi::{self, _PyInterpreterFrame as Frame, PyThreadState};
 use hotstamp_runtime::caches::CacheStubs;
 use hotstamp_runtime::code_data::CodeData;
+use hotstamp_runtime::optimize::hotness;
 use hotstamp_runtime::resume::stress;
 use hotstamp_runtime::site::{CodePtr, Site};
 use hotstamp_runtime::unwind::Continuation;
@@ -94,6 +95,8 @@ stub_table! {
     dealloc,
     /// Polls the eval breaker at an instruction (RESUME, back edges).
     poll,
+    /// A back edge whose function became hot: asks for optimized code and goes on in it, or returns. `A3` is the JUMP_BACKWARD's site.
+    hot_loop,
     /// Leaves to the interpreter at the site's instruction; `A2` is the reason.
     leave_at,
     /// From the trampoline into the middle of a body: `A4` is the machine code to go on at, `A5` what `Acc` holds there.
@@ -612,6 +615,29 @@ impl<M: MacroAssembler> Builder<M> {
         m.stub_abandon();
         m.jump(self.error);
         m.bind(proceed);
+        m.stub_exit();
+        m.ret();
+    }
+
+    fn hot_loop(&mut self) {
+        self.publish_site();
+        let m = &mut self.masm;
+        let stay = m.new_label();
+        m.stub_enter();
+        m.mov(Reg::A0, Reg::Frame);
+        m.mov(Reg::A1, Reg::Tstate);
+        m.mov(Reg::A2, Reg::Data);
+        m.call_c(hotness::hot_loop as *const ());
+        m.branch_cmp_imm(Cond::Eq, Reg::Acc, 0, stay);
+        // On-stack replacement: the optimized code takes the frame over and pops it.
+        m.mov(Reg::T0, Reg::Acc);
+        m.stub_abandon();
+        m.mov(Reg::A0, Reg::Frame);
+        m.mov(Reg::A1, Reg::Data);
+        m.mov(Reg::A2, Reg::Tstate);
+        m.call_reg(Reg::T0);
+        m.body_return();
+        m.bind(stay);
         m.stub_exit();
         m.ret();
     }

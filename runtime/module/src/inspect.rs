@@ -4,6 +4,7 @@ use hotstamp_layout::ffi::{
     PyFunction_Type, PyFunctionObject, PyMethod_Type, PyMethodObject, PyObject,
 };
 use hotstamp_runtime::exits::{self, ExitReason};
+use hotstamp_runtime::resume::stress;
 use hotstamp_runtime::{hooks, registry, stats as counters};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
@@ -74,6 +75,9 @@ pub(crate) fn stats(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     dict.set_item("metadata_bytes", all.metadata_bytes)?;
     dict.set_item("compile_ns", all.compile_ns)?;
     dict.set_item("resumed", all.resumed)?;
+    if stress::modes().optimized {
+        dict.set_item("stand_ins", stress::stand_ins())?;
+    }
     let memory = PyDict::new(py);
     memory.set_item("used", all.code_memory.used)?;
     memory.set_item("reusable", all.code_memory.reusable)?;

@@ -32,13 +32,20 @@ pub type CallHook =
     unsafe extern "C" fn(frame: *mut Frame, tstate: *mut PyThreadState, data: *mut CodeData);
 
 /// A function became hot at a back edge to `loop_head` (in code units). The frame's memory is canonical there: `stackpointer` is that of the loop head. Returns optimized code that
-/// runs the rest of the frame from the loop head, a C function `(frame, data, tstate) -> bits` that finds the frame linked and counted and pops it, or null. As to the rest, see `CallHook`.
+/// runs the rest of the frame from the loop head, an `OptimizedCode` that finds the frame linked and counted, or null. As to the rest, see `CallHook`.
 pub type LoopHook = unsafe extern "C" fn(
     frame: *mut Frame,
     tstate: *mut PyThreadState,
     data: *mut CodeData,
     loop_head: u32,
 ) -> *const u8;
+
+/// Optimized code: runs a frame, or the rest of one, and pops it. Returns `StackRef` bits, or 0 with an exception set.
+pub type OptimizedCode = unsafe extern "C" fn(
+    frame: *mut Frame,
+    data: *mut CodeData,
+    tstate: *mut PyThreadState,
+) -> usize;
 
 static CALL_HOOK: AtomicPtr<()> = AtomicPtr::new(std::ptr::null_mut());
 static LOOP_HOOK: AtomicPtr<()> = AtomicPtr::new(std::ptr::null_mut());

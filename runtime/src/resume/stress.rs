@@ -5,15 +5,17 @@
 //! - `optimized`: hot functions and loops go through the entries of optimized code; the optimized code is one that resumes the baseline code.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use hotstamp_layout::ffi::PyThreadState;
 use hotstamp_layout::refs;
 
 use crate::code_data::CodeData;
-use crate::site::Site;
+use crate::optimize::hotness::{self, OptimizedCode};
+use crate::resume::table::Place;
+use crate::site::{CodePtr, Site};
 use crate::unwind::{self, Continuation};
-use crate::{Frame, exits, resume};
+use crate::{Frame, resume};
 
 /// The modes that are on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,7 +31,10 @@ pub fn modes() -> Modes {
     static MODES: OnceLock<Modes> = OnceLock::new();
     *MODES.get_or_init(|| {
         let mut modes = Modes::default();
-        for name in std::env::var("HOTSTAMP_STRESS").unwrap_or_default().split(',') {
+        for name in std::env::var("HOTSTAMP_STRESS")
+            .unwrap_or_default()
+            .split(',')
+        {
             match name.trim() {
                 "" => {}
                 "resume" => modes.resume = true,
@@ -78,8 +83,17 @@ pub unsafe extern "C" fn trip(
         let offset = (*site).instr.offset_from((*data).code_start) as u32;
         let number = next_number();
         // What an optimizer owns instead of borrowing has to be released.
-        if number & 1 != 0 {
-            exits::make_operands_owned(frame);
+        if bits == 0
+            && number & 1 != 0
+            && let Some(point) = resume::point_at(data, offset)
+        {
+            let base = refs::frame_stack_base(frame);
+            for (depth, place) in point.places.iter().enumerate() {
+                if *place == Place::Implied {
+                    let slot = base.add(depth);
+                    slot.write(slot.read().make_heap_safe());
+                }
+            }
         }
         let continuation = match (nests(tstate, number), bits) {
             (false, 0) => resume::prepare(tstate, frame, data, offset),
@@ -111,6 +125,88 @@ pub unsafe extern "C" fn handle_exception(
         }
         let offset = (*frame).instr_ptr.offset_from((*data).code_start) as u32;
         out.write(returns(resume::raise_in_frame(tstate, frame, data, offset)));
+    }
+}
+
+/// The heat that functions start with in the mode `optimized`.
+const THRESHOLD: u32 = 3;
+
+/// Turns on what the modes need. Call once, before anything is stamped.
+pub fn start() {
+    if modes().optimized {
+        hotness::set_threshold(THRESHOLD);
+        hotness::set_hooks(hot_call, hot_loop);
+    }
+}
+
+static ENTERED: AtomicU64 = AtomicU64::new(0);
+static REPLACED: AtomicU64 = AtomicU64::new(0);
+
+/// How often the stand-ins for optimized code were entered: by calls, and at back edges.
+pub fn stand_ins() -> (u64, u64) {
+    (
+        ENTERED.load(Ordering::Relaxed),
+        REPLACED.load(Ordering::Relaxed),
+    )
+}
+
+/// Installs the stand-in for optimized code, or takes it away.
+unsafe extern "C" fn hot_call(
+    _frame: *mut Frame,
+    _tstate: *mut PyThreadState,
+    data: *mut CodeData,
+) {
+    // SAFETY: live data; the stand-in is code of this program.
+    unsafe {
+        (*data).heat = THRESHOLD;
+        CodeData::install_optimized(data, CodePtr(stand_in as *const u8));
+    }
+}
+
+/// Stands in for an optimized function: runs the baseline body. Every few calls it takes itself away, until the function is hot again.
+unsafe extern "C" fn stand_in(
+    frame: *mut Frame,
+    data: *mut CodeData,
+    tstate: *mut PyThreadState,
+) -> usize {
+    ENTERED.fetch_add(1, Ordering::Relaxed);
+    // SAFETY: the frame is as bodies want it. `c_entry` is that of bodies once nothing is installed.
+    unsafe {
+        if next_number().is_multiple_of(5) {
+            (*data).heat = THRESHOLD;
+            CodeData::uninstall_optimized(data);
+            let c_entry = std::mem::transmute::<CodePtr, OptimizedCode>((*data).c_entry);
+            return c_entry(frame, data, tstate);
+        }
+        resume::enter_body(frame, tstate, data, (*data).baseline)
+    }
+}
+
+/// Gives a stand-in for optimized code of a loop: it leaves at once, at the loop's head.
+unsafe extern "C" fn hot_loop(
+    frame: *mut Frame,
+    _tstate: *mut PyThreadState,
+    data: *mut CodeData,
+    loop_head: u32,
+) -> *const u8 {
+    // SAFETY: the running frame and its data.
+    unsafe {
+        (*data).heat = THRESHOLD;
+        (*frame).instr_ptr = (*data).code_start.add(loop_head as usize);
+    }
+    replaced_loop as *const u8
+}
+
+unsafe extern "C" fn replaced_loop(
+    frame: *mut Frame,
+    data: *mut CodeData,
+    tstate: *mut PyThreadState,
+) -> usize {
+    REPLACED.fetch_add(1, Ordering::Relaxed);
+    // SAFETY: the frame's memory is canonical at the loop's head, where `hot_loop` left `instr_ptr`.
+    unsafe {
+        let offset = (*frame).instr_ptr.offset_from((*data).code_start) as u32;
+        resume::resume_frame(tstate, frame, data, offset)
     }
 }
 

@@ -104,10 +104,7 @@ impl TableBuilder {
             };
             let shown = dropped.min(DROP_NUMBER as usize) as u8;
             self.bytes.push(
-                shown
-                    | if flushed { IN_MEMORY } else { 0 }
-                    | (pushed as u8) << 3
-                    | kinds << 5,
+                shown | if flushed { IN_MEMORY } else { 0 } | (pushed as u8) << 3 | kinds << 5,
             );
             if shown == DROP_NUMBER {
                 self.number(dropped as u32);
