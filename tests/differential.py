@@ -17,7 +17,7 @@ os.environ.setdefault("HOTSTAMP_TIER", "baseline")
 import hotstamp  # noqa: E402
 
 # Counters that grow when compiled code gives control back. The others say why something was not compiled, which `is_compiled` tells of.
-LEAVING = ("tracing_enabled", "foreign_evaluator", "invalidated", "unsupported_opcode", "native_stack_low")
+LEAVING = ("tracing_enabled", "foreign_evaluator", "invalidated", "unsupported_opcode", "native_stack_low", "no_resume_point")
 
 FILE = "<differential>"
 

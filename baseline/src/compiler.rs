@@ -9,13 +9,14 @@ use hotstamp_layout::refs;
 use hotstamp_runtime::code_data::{CodeData, HandlerEntry};
 use hotstamp_runtime::exits::ExitReason;
 use hotstamp_runtime::helpers;
+use hotstamp_runtime::resume::table::{Place, TableBuilder};
 use hotstamp_runtime::site::{CodePtr, Payload, SITE_NEXT_BEGINS_LINE, SITE_PUSHES_NULL, Site};
 
 use crate::bytecode::{Bytecode, Instruction};
 use crate::error::CompileError;
 use crate::masm::{Label, MacroAssembler, Mem, Reg};
 use crate::stubs::Stubs;
-use crate::vstack::VirtualStack;
+use crate::vstack::{Entry, VirtualStack};
 
 /// A site as it will be written into the function's data.
 #[derive(Debug)]
@@ -53,6 +54,12 @@ pub(crate) enum Cold {
         back: Label,
         site: SiteRef,
     },
+    /// A back edge became hot: ask for optimized code, or go on at `back`.
+    Hot {
+        from: Label,
+        back: Label,
+        site: SiteRef,
+    },
     /// Call the site's stub, then go on at `back`.
     Call {
         from: Label,
@@ -68,6 +75,8 @@ pub struct Output {
     pub code: Vec<u8>,
     /// Compiled exception handlers, sorted by bytecode offset.
     pub handlers: Vec<HandlerEntry>,
+    /// The resume table.
+    pub resume: Vec<u8>,
     pub(crate) sites: Vec<SitePlan>,
     pub(crate) site_bytes: u32,
     /// Instructions that the bytecode has.
@@ -89,6 +98,8 @@ pub struct Compiler<'a, M> {
     labels: Vec<Option<Label>>,
     depths: Vec<i16>,
     handlers: Vec<HandlerEntry>,
+    resume: TableBuilder,
+    stressed: bool,
     reachable: bool,
 }
 
@@ -128,8 +139,15 @@ impl<'a, M: MacroAssembler> Compiler<'a, M> {
             labels,
             depths: vec![UNKNOWN; units + 1],
             handlers: Vec::new(),
+            resume: TableBuilder::default(),
+            stressed: false,
             reachable: true,
         }
+    }
+
+    /// Makes code that goes through its resume table at every instruction: see `resume::stress`.
+    pub fn stress_resume(&mut self) {
+        self.stressed = true;
     }
 
     /// Compiles the whole body.
@@ -147,6 +165,7 @@ impl<'a, M: MacroAssembler> Compiler<'a, M> {
             self.begin_instruction(instruction)?;
             if self.reachable {
                 self.m.note_instruction(instruction.start);
+                self.note_resume_point(instruction);
                 self.emit(instruction)?;
             }
         }
@@ -158,6 +177,7 @@ impl<'a, M: MacroAssembler> Compiler<'a, M> {
         Ok(Output {
             code: self.m.finish()?,
             handlers: self.handlers,
+            resume: self.resume.finish(),
             sites: self.sites,
             site_bytes: self.site_bytes,
             instructions: self.bytecode.instructions.len(),
@@ -196,6 +216,39 @@ impl<'a, M: MacroAssembler> Compiler<'a, M> {
         }
         self.m.bind(label);
         Ok(())
+    }
+
+    /// Frames may be resumed here.
+    fn note_resume_point(&mut self, instruction: Instruction) {
+        if self.stressed {
+            self.stack.store_canonical(&mut self.m);
+            self.m.mov_imm(Reg::A4, 0);
+            self.emit_stress_trip();
+        }
+        let code_offset = self.m.position() as u32;
+        let places = self.stack.entries().iter().map(|entry| match entry {
+            Entry::Memory => Place::Memory,
+            Entry::Local(_) | Entry::Const(_) => Place::Implied,
+            Entry::Acc => Place::Acc,
+        });
+        self.resume
+            .add(instruction.start, instruction.offset, code_offset, places);
+    }
+
+    /// Behind a call, whose result is in `Acc` and not on the operand stack yet: stressed code takes the way of an optimized callee's result.
+    pub(crate) fn stress_return(&mut self) {
+        if self.stressed {
+            self.m.mov(Reg::A4, Reg::Acc);
+            self.emit_stress_trip();
+        }
+    }
+
+    /// The frame's memory is canonical, `A4` as `resume::stress::trip` wants it. Control goes on through the resume table.
+    fn emit_stress_trip(&mut self) {
+        let stub = self.stubs.stress;
+        let site = self.plan_site(stub, std::ptr::null(), self.stack.depth(), false);
+        self.load_site(site);
+        self.m.jump_near(stub);
     }
 
     /// Records the stack depth with which control reaches an offset; all paths must agree.
@@ -331,7 +384,7 @@ impl<'a, M: MacroAssembler> Compiler<'a, M> {
         }
         self.stack.drop_top(popped as usize);
         for _ in 0..pushed {
-            self.stack.push(crate::vstack::Entry::Memory);
+            self.stack.push(Entry::Memory);
         }
         Ok(())
     }
@@ -379,6 +432,13 @@ impl<'a, M: MacroAssembler> Compiler<'a, M> {
                     self.m.bind(from);
                     self.load_site(site);
                     let stub = self.stubs.poll;
+                    self.m.call_near(stub);
+                    self.m.jump(back);
+                }
+                Cold::Hot { from, back, site } => {
+                    self.m.bind(from);
+                    self.load_site(site);
+                    let stub = self.stubs.hot_loop;
                     self.m.call_near(stub);
                     self.m.jump(back);
                 }

@@ -18,6 +18,7 @@ use hotstamp_runtime::code_data::{CALL_STUB_MAGIC, CodeData, NewCode, SIMPLE_ARG
 use hotstamp_runtime::code_memory::CodeMemory;
 use hotstamp_runtime::exits::ExitReason;
 use hotstamp_runtime::registry::{self, Compiler as RegisteredCompiler, StartError};
+use hotstamp_runtime::resume::stress;
 use hotstamp_runtime::site::CodePtr;
 use hotstamp_runtime::{caches, entry, stats};
 use once_cell::sync::OnceCell;
@@ -55,10 +56,14 @@ pub enum BaselineError {
 pub fn start() -> Result<(), BaselineError> {
     let stubs = shared_stubs()?;
     if registry::compiler().is_none() {
+        stress::start();
         caches::start(stubs.cache_stubs());
         registry::start(RegisteredCompiler {
             compile: compile_counted,
             trampoline: stubs.trampoline,
+            resume: stubs.resume,
+            c_entry: stubs.c_entry,
+            optimized_entry: stubs.optimized_entry,
         })?;
     }
     Ok(())
@@ -69,7 +74,7 @@ fn shared_stubs() -> Result<&'static Stubs, CompileError> {
     STUBS.get_or_try_init(|| {
         let memory = CodeMemory::global();
         let address = memory.next_address()?;
-        let (code, stubs) = Stubs::assemble::<Native>(address)?;
+        let (code, stubs) = Stubs::assemble::<Native>(address, stress::modes().resume)?;
         memory.publish(&code)?;
         Ok(stubs)
     })
@@ -156,7 +161,11 @@ unsafe fn stamp(
         let stubs = shared_stubs()?;
         let memory = CodeMemory::global();
         let address = memory.next_address()?;
-        let output = Compiler::<Native>::new(address, stubs, code, &bytecode).compile()?;
+        let mut compiler = Compiler::<Native>::new(address, stubs, code, &bytecode);
+        if stress::modes().resume {
+            compiler.stress_resume();
+        }
+        let output = compiler.compile()?;
         let data = install(memory, address, code, globals, builtins, &output)?;
         Ok((data, output.instructions))
     }
@@ -181,6 +190,7 @@ unsafe fn install(
                 globals,
                 builtins,
                 vectorcall: entry::vectorcall_entry as *const (),
+                c_entry: shared_stubs()?.c_entry,
                 true_bits: StackRef::bool(true).bits,
                 false_bits: StackRef::bool(false).bits,
                 none_bits: StackRef::none().bits,
@@ -191,6 +201,7 @@ unsafe fn install(
             },
             output.site_bytes as usize,
             &output.handlers,
+            &output.resume,
         );
         output.write_sites(data);
         let mut bytes = output.code.clone();

@@ -37,6 +37,18 @@ impl VirtualStack {
         self.entries.len()
     }
 
+    /// The entries, from the bottom.
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// Stores all entries to their slots, and leaves them what they are besides. Uses T0.
+    pub fn store_canonical<M: MacroAssembler>(&self, m: &mut M) {
+        for (depth, &entry) in self.entries.iter().enumerate() {
+            self.store_entry(m, entry, depth);
+        }
+    }
+
     /// Forgets everything and starts with `depth` entries in memory, as at every block boundary.
     pub fn reset(&mut self, depth: usize) {
         self.entries.clear();
@@ -115,9 +127,13 @@ impl VirtualStack {
     }
 
     fn flush_entry<M: MacroAssembler>(&mut self, m: &mut M, depth: usize) {
-        let entry = self.entries[depth];
+        self.store_entry(m, self.entries[depth], depth);
+        self.entries[depth] = Entry::Memory;
+    }
+
+    fn store_entry<M: MacroAssembler>(&self, m: &mut M, entry: Entry, depth: usize) {
         match entry {
-            Entry::Memory => return,
+            Entry::Memory => {}
             Entry::Acc => m.store(self.slot(depth), Reg::Acc),
             Entry::Const(bits) if bits == NULL_BITS as u64 => {
                 m.store_imm(self.slot(depth), NULL_BITS)
@@ -127,7 +143,6 @@ impl VirtualStack {
                 m.store(self.slot(depth), Reg::T0);
             }
         }
-        self.entries[depth] = Entry::Memory;
     }
 
     /// Exchanges the top with the entry `back` places below it; both must be in no conflict for slots, so entries in memory are loaded first.

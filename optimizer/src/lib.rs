@@ -14,6 +14,9 @@
 pub mod compile;
 mod entry;
 
+pub mod build;
+pub mod hir;
+
 pub mod ir_job;
 pub mod llvm;
 mod stand_ins;

@@ -55,12 +55,22 @@ pub struct CodeData {
     pub flags: u32,
     /// Non-zero: code of this function on the stack leaves to the interpreter when control returns to it.
     pub leave: u32,
+    /// Entries and back edges that are left until the function is hot; see `optimize::hotness`.
+    pub heat: u32,
     /// Number of `handlers`.
     pub handler_count: u32,
     /// Compiled exception handlers, by offset.
     pub handlers: *const HandlerEntry,
     /// Start of the baseline body.
     pub baseline: CodePtr,
+    /// Entry for optimized callers: a C function `(frame, data, tstate) -> bits` with a body's contract.
+    pub c_entry: CodePtr,
+    /// Optimized code with the same signature, or null.
+    pub optimized: CodePtr,
+    /// The resume table of the baseline body (`resume::table`).
+    pub resume: *const u8,
+    /// Bytes of `resume`.
+    pub resume_bytes: u32,
     /// Bytes of machine code of the baseline body with its stub.
     pub code_bytes: u32,
     /// Bytes of this block and its tables.
@@ -82,6 +92,7 @@ pub struct NewCode {
     pub globals: *mut PyObject,
     pub builtins: *mut PyObject,
     pub vectorcall: *const (),
+    pub c_entry: CodePtr,
     pub true_bits: usize,
     pub false_bits: usize,
     pub none_bits: usize,
@@ -100,6 +111,7 @@ impl CodeData {
         new: NewCode,
         site_bytes: usize,
         handlers: &[HandlerEntry],
+        resume: &[u8],
     ) -> *mut CodeData {
         let layout = Self::layout(site_bytes);
         // SAFETY: the layout is not empty; the block is written before it is used.
@@ -108,8 +120,10 @@ impl CodeData {
             std::alloc::handle_alloc_error(layout);
         }
         let handler_count = handlers.len();
-        let metadata_bytes = layout.size() + size_of_val(handlers);
+        let metadata_bytes = layout.size() + size_of_val(handlers) + resume.len();
         let handlers = Box::into_raw(handlers.to_vec().into_boxed_slice());
+        let resume_bytes = resume.len() as u32;
+        let resume = Box::into_raw(resume.to_vec().into_boxed_slice());
         // SAFETY: freshly allocated for exactly this; `code` is live.
         unsafe {
             data.write(CodeData {
@@ -129,9 +143,14 @@ impl CodeData {
                 argcount: new.argcount,
                 flags: new.flags,
                 leave: 0,
+                heat: crate::optimize::hotness::threshold(),
                 handler_count: handler_count as u32,
                 handlers: handlers.cast(),
                 baseline: CodePtr(std::ptr::null()),
+                c_entry: new.c_entry,
+                optimized: CodePtr(std::ptr::null()),
+                resume: resume.cast(),
+                resume_bytes,
                 code_bytes: 0,
                 metadata_bytes: metadata_bytes as u32,
                 site_bytes: site_bytes as u32,
@@ -178,8 +197,51 @@ impl CodeData {
                 (*data).handler_count as usize,
             );
             drop(Box::from_raw(handlers));
+            let resume = std::ptr::slice_from_raw_parts_mut(
+                (*data).resume.cast_mut(),
+                (*data).resume_bytes as usize,
+            );
+            drop(Box::from_raw(resume));
             let layout = Self::layout((*data).site_bytes as usize);
             std::alloc::dealloc(data.cast(), layout);
+        }
+    }
+
+    /// The resume table, for `resume::table::Reader`.
+    pub fn resume_table(&self) -> &[u8] {
+        // SAFETY: `resume` points at as many bytes for the life of this block.
+        unsafe { std::slice::from_raw_parts(self.resume, self.resume_bytes as usize) }
+    }
+
+    /// Makes optimized code what calls reach: `target` is a C function `(frame, data, tstate) -> bits` with a body's contract.
+    ///
+    /// # Safety
+    /// `data` came from `allocate`, and `target` lives as long as it, or until `uninstall_optimized` and no frame runs it.
+    pub unsafe fn install_optimized(data: *mut CodeData, target: CodePtr) {
+        let Some(compiler) = crate::registry::compiler() else {
+            unreachable!("data is made by a registered compiler");
+        };
+        // SAFETY: see above. The thunk behind `entry` reads `optimized`, which is therefore set first.
+        unsafe {
+            (*data).optimized = target;
+            (*data).c_entry = target;
+            (*data).entry = compiler.optimized_entry;
+        }
+    }
+
+    /// Makes the baseline body what calls reach again. Frames that run optimized code stay in it.
+    ///
+    /// # Safety
+    /// `data` came from `allocate`.
+    pub unsafe fn uninstall_optimized(data: *mut CodeData) {
+        let Some(compiler) = crate::registry::compiler() else {
+            unreachable!("data is made by a registered compiler");
+        };
+        // SAFETY: see above. `optimized` stays what it was until nobody can be on the way to it: the GIL is held, and nothing switches threads between thunk and target.
+        unsafe {
+            (*data).entry = (*data).baseline;
+            (*data).c_entry = compiler.c_entry;
+            (*data).optimized = CodePtr(std::ptr::null());
         }
     }
 

@@ -53,6 +53,8 @@ reasons! {
     InternalError = "internal_error",
     /// The native stack is nearly used up: the call runs in the interpreter.
     NativeStackLow = "native_stack_low",
+    /// Optimized code left at an instruction that baseline code does not have.
+    NoResumePoint = "no_resume_point",
 }
 
 /// Counts one exit or refusal.
@@ -93,6 +95,9 @@ pub unsafe extern "C" fn leave_to_interpreter(
 }
 
 /// Turns borrowed operand-stack entries into owned ones.
+///
+/// # Safety
+/// The frame's memory is canonical and its `stackpointer` valid.
 unsafe fn make_operands_owned(frame: *mut Frame) {
     // SAFETY: the slots between the stack base and `stackpointer` are valid.
     unsafe {

@@ -14,6 +14,7 @@ pub mod hooks;
 pub mod leave;
 pub mod optimize;
 pub mod registry;
+pub mod resume;
 pub mod site;
 pub mod stats;
 pub mod unwind;

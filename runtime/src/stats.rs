@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::code_memory::{CodeMemory, Usage};
-use crate::exits;
+use crate::{exits, resume};
 
 static FUNCTIONS: AtomicU64 = AtomicU64::new(0);
 static INSTRUCTIONS: AtomicU64 = AtomicU64::new(0);
@@ -40,6 +40,8 @@ pub struct Snapshot {
     pub metadata_bytes: u64,
     /// Time spent stamping, in nanoseconds.
     pub compile_ns: u64,
+    /// Frames that went on in baseline code in the middle: left by optimized code, or by a stress mode.
+    pub resumed: u64,
     /// What code memory holds.
     pub code_memory: Usage,
     /// Exits and refusals by name, those that never happened included.
@@ -54,6 +56,7 @@ pub fn snapshot() -> Snapshot {
         code_bytes: CODE_BYTES.load(Ordering::Relaxed),
         metadata_bytes: METADATA_BYTES.load(Ordering::Relaxed),
         compile_ns: COMPILE_NS.load(Ordering::Relaxed),
+        resumed: resume::resumed(),
         code_memory: CodeMemory::global().usage(),
         exits: exits::counts()
             .map(|(reason, count)| (reason.name(), count))
@@ -71,6 +74,7 @@ pub fn report() -> String {
         ("code_bytes", all.code_bytes),
         ("metadata_bytes", all.metadata_bytes),
         ("compile_ns", all.compile_ns),
+        ("resumed", all.resumed),
         ("code_memory_used", all.code_memory.used as u64),
         ("code_memory_reusable", all.code_memory.reusable as u64),
     ];

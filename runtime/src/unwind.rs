@@ -16,7 +16,7 @@ use crate::{Frame, frame_stack};
 pub struct Continuation {
     /// Machine code to go on at with the frame still running, or null to return from the body.
     pub resume: *const u8,
-    /// The body's result when it returns: a `StackRef`, or 0 with the exception set.
+    /// The body's result when it returns: a `StackRef`, or 0 with the exception set. When it goes on: what `Acc` holds there, for who resumes in the middle of a block.
     pub result: usize,
 }
 

@@ -609,6 +609,10 @@ impl MacroAssembler for Aarch64 {
         self.branch_imm(cond, true, r(a), value, Target::Outside(target));
     }
 
+    fn call_reg(&mut self, target: Reg) {
+        emit!(self ; blr X(r(target)));
+    }
+
     fn call_mem(&mut self, mem: Mem) {
         self.load_64(X16, r(mem.base), mem.disp);
         emit!(self ; blr x16);

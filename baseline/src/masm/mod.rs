@@ -272,6 +272,8 @@ pub trait MacroAssembler: Sized {
     fn jump_near(&mut self, target: CodePtr);
     /// Branches to code in the same code memory if `a cond value`.
     fn branch_cmp_imm_near(&mut self, cond: Cond, a: Reg, value: i32, target: CodePtr);
+    /// Calls the address in `target`.
+    fn call_reg(&mut self, target: Reg);
     /// Calls the address at `[mem]`.
     fn call_mem(&mut self, mem: Mem);
     /// Calls code in the same code memory (in branch range).
@@ -302,7 +304,7 @@ pub trait MacroAssembler: Sized {
     /// `dst` = the native stack pointer.
     fn native_stack_pointer(&mut self, dst: Reg);
     /// The trampoline from Rust into bodies: C signature `(frame, tstate, entry, data) -> bits`. Saves all callee-saved registers, sets `Tstate`, calls
-    /// `entry` with `A0 = frame` and `A1 = data`, restores and returns the body's result.
+    /// `entry` with `A0 = frame` and `A1 = data`, restores and returns the body's result. A fifth and sixth argument are passed on in `A4` and `A5`.
     fn trampoline(&mut self);
 
     // ---- floating point ----

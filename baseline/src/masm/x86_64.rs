@@ -440,6 +440,10 @@ impl MacroAssembler for X86_64 {
         jump_if!(self, cond, extern target.0 as usize);
     }
 
+    fn call_reg(&mut self, target: Reg) {
+        dynasm!(self.asm ; .arch x64 ; call Rq(r(target)));
+    }
+
     fn call_mem(&mut self, mem: Mem) {
         self.reg_mem(NARROW, &[0xff], 2, mem);
     }

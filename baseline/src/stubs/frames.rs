@@ -5,6 +5,7 @@ use std::mem::offset_of;
 use hotstamp_layout::ffi::{self, _PyInterpreterFrame as Frame, PyThreadState};
 use hotstamp_runtime::code_data::CodeData;
 use hotstamp_runtime::entry;
+use hotstamp_runtime::optimize::hotness;
 
 use super::{BORROWED, Builder, LOCALS, tstate};
 use crate::masm::{Alu, Cond, MacroAssembler, Reg};
@@ -43,6 +44,18 @@ impl<M: MacroAssembler> Builder<M> {
             m.branch_cmp_mem(Cond::Ne, Reg::T0, Reg::T1.at(0), slow);
         }
         m.branch_mem32_imm(Cond::Ne, Reg::Data.at(offset_of!(CodeData, leave)), 0, slow);
+        let hot = m.new_label();
+        m.dec32_mem_branch_zero(Reg::Data.at(offset_of!(CodeData, heat)), hot);
+        m.ret();
+
+        m.bind(hot);
+        m.mov_imm(Reg::A3, 0);
+        m.stub_enter();
+        m.mov(Reg::A0, Reg::Frame);
+        m.mov(Reg::A1, Reg::Tstate);
+        m.mov(Reg::A2, Reg::Data);
+        m.call_c(hotness::hot_call as *const ());
+        m.stub_exit();
         m.ret();
 
         m.bind(slow);
@@ -70,6 +83,29 @@ impl<M: MacroAssembler> Builder<M> {
         m.bind(proceed);
         m.stub_exit();
         m.ret();
+    }
+
+    pub(super) fn resume(&mut self) {
+        let m = &mut self.masm;
+        m.body_enter();
+        m.mov(Reg::Acc, Reg::A5);
+        m.jump_reg(Reg::A4);
+    }
+
+    pub(super) fn c_entry(&mut self) {
+        let trampoline = self.trampoline_address;
+        let m = &mut self.masm;
+        m.mov(Reg::A3, Reg::A1);
+        m.mov(Reg::A1, Reg::A2);
+        m.load(Reg::A2, Reg::A3.at(offset_of!(CodeData, entry)));
+        m.jump_near(trampoline);
+    }
+
+    /// A tail call: the body's caller expects no more than a C function keeps.
+    pub(super) fn optimized_entry(&mut self) {
+        let m = &mut self.masm;
+        m.mov(Reg::A2, Reg::Tstate);
+        m.jump_mem(Reg::A1.at(offset_of!(CodeData, optimized)));
     }
 
     /// Acc = value. Jumped to at body level.

@@ -13,6 +13,8 @@ use std::mem::offset_of;
 use hotstamp_layout::ffi::{self, _PyInterpreterFrame as Frame, PyThreadState};
 use hotstamp_runtime::caches::CacheStubs;
 use hotstamp_runtime::code_data::CodeData;
+use hotstamp_runtime::optimize::hotness;
+use hotstamp_runtime::resume::stress;
 use hotstamp_runtime::site::{CodePtr, Site};
 use hotstamp_runtime::unwind::Continuation;
 use hotstamp_runtime::{entry, exits, leave, unwind};
@@ -51,8 +53,10 @@ macro_rules! stub_table {
             }
 
             /// Assembles all stubs for the address at which the code will be published.
-            pub fn assemble<M: MacroAssembler>(address: CodePtr) -> Result<(Vec<u8>, Stubs), AssembleError> {
+            /// With `stress`, exceptions take the ways that tests want: see `resume::stress`.
+            pub fn assemble<M: MacroAssembler>(address: CodePtr, stress: bool) -> Result<(Vec<u8>, Stubs), AssembleError> {
                 let mut builder = Builder::<M>::new(address);
+                builder.stressed = stress;
                 $(builder.masm.align(); let $name = CodePtr(address.0.wrapping_add(builder.masm.position())); builder.$name();)*
                 let inner = Inner { attr_inline: builder.attr_inline_entry, attr_slot: builder.attr_slot_entry, attr_class: builder.attr_class_entry, attr_class_unshadowed: builder.attr_class_unshadowed_entry, method_class: builder.method_class_entry, method_class_unshadowed: builder.method_class_unshadowed_entry, store_inline: builder.store_inline_entry, store_slot: builder.store_slot_entry };
                 let code = builder.finish()?;
@@ -91,8 +95,18 @@ stub_table! {
     dealloc,
     /// Polls the eval breaker at an instruction (RESUME, back edges).
     poll,
+    /// A back edge whose function became hot: asks for optimized code and goes on in it, or returns. `A3` is the JUMP_BACKWARD's site.
+    hot_loop,
     /// Leaves to the interpreter at the site's instruction; `A2` is the reason.
     leave_at,
+    /// From the trampoline into the middle of a body: `A4` is the machine code to go on at, `A5` what `Acc` holds there.
+    resume,
+    /// C entry of bodies: `(frame, data, tstate) -> bits`.
+    c_entry,
+    /// Body entry of C functions: calls `CodeData::optimized` as `(frame, data, tstate) -> bits`.
+    optimized_entry,
+    /// Jumped to by stressed code at instructions and behind calls; `A3` is the site, `A4` as `resume::stress::trip` wants it.
+    stress,
     /// CALL of anything: compiled Python functions directly, the rest through the memory helper.
     call,
     /// Inline cache; see `CacheStubs`.
@@ -200,6 +214,9 @@ pub(crate) struct Builder<M> {
     close_both: Label,
     close_acc_then_a1: Label,
     address: CodePtr,
+    trampoline_address: CodePtr,
+    /// Exceptions go through `resume::stress`.
+    stressed: bool,
     attr_inline_entry: CodePtr,
     attr_slot_entry: CodePtr,
     attr_class_entry: CodePtr,
@@ -290,6 +307,8 @@ impl<M: MacroAssembler> Builder<M> {
             close_both,
             close_acc_then_a1,
             address,
+            trampoline_address: address,
+            stressed: false,
             attr_inline_entry: address,
             attr_slot_entry: address,
             attr_class_entry: address,
@@ -313,6 +332,7 @@ impl<M: MacroAssembler> Builder<M> {
     }
 
     fn trampoline(&mut self) {
+        self.trampoline_address = self.here();
         self.masm.trampoline();
     }
 
@@ -340,7 +360,6 @@ impl<M: MacroAssembler> Builder<M> {
 
     fn handle_exception(&mut self, reraised: u64) {
         let m = &mut self.masm;
-        let returns = m.new_label();
         // Room for a `Continuation` on the native stack: two words, filled by the callee.
         m.push_pair(Reg::T0, Reg::T1);
         m.mov(Reg::A0, Reg::Frame);
@@ -348,7 +367,18 @@ impl<M: MacroAssembler> Builder<M> {
         m.mov(Reg::A2, Reg::Data);
         m.mov_imm(Reg::A4, reraised);
         m.native_stack_pointer(Reg::A5);
-        m.call_c(unwind::handle_exception as *const ());
+        m.call_c(if self.stressed {
+            stress::handle_exception as *const ()
+        } else {
+            unwind::handle_exception as *const ()
+        });
+        self.go_on();
+    }
+
+    /// Follows the `Continuation` on the native stack.
+    fn go_on(&mut self) {
+        let m = &mut self.masm;
+        let returns = m.new_label();
         // `push_pair` stores its second register at the lower address: `resume`, then `result`.
         const { assert!(offset_of!(Continuation, resume) == 0 && offset_of!(Continuation, result) == 8) };
         m.pop_pair(Reg::Acc, Reg::T1);
@@ -356,6 +386,18 @@ impl<M: MacroAssembler> Builder<M> {
         m.jump_reg(Reg::T1);
         m.bind(returns);
         m.body_return();
+    }
+
+    fn stress(&mut self) {
+        self.publish_site();
+        let m = &mut self.masm;
+        m.push_pair(Reg::T0, Reg::T1);
+        m.mov(Reg::A0, Reg::Frame);
+        m.mov(Reg::A1, Reg::Tstate);
+        m.mov(Reg::A2, Reg::Data);
+        m.native_stack_pointer(Reg::A5);
+        m.call_c(stress::trip as *const ());
+        self.go_on();
     }
 
     /// Stores what anybody who looks at the frame needs: the instruction and the operand stack's end. Uses T0.
@@ -573,6 +615,29 @@ impl<M: MacroAssembler> Builder<M> {
         m.stub_abandon();
         m.jump(self.error);
         m.bind(proceed);
+        m.stub_exit();
+        m.ret();
+    }
+
+    fn hot_loop(&mut self) {
+        self.publish_site();
+        let m = &mut self.masm;
+        let stay = m.new_label();
+        m.stub_enter();
+        m.mov(Reg::A0, Reg::Frame);
+        m.mov(Reg::A1, Reg::Tstate);
+        m.mov(Reg::A2, Reg::Data);
+        m.call_c(hotness::hot_loop as *const ());
+        m.branch_cmp_imm(Cond::Eq, Reg::Acc, 0, stay);
+        // On-stack replacement: the optimized code takes the frame over and pops it.
+        m.mov(Reg::T0, Reg::Acc);
+        m.stub_abandon();
+        m.mov(Reg::A0, Reg::Frame);
+        m.mov(Reg::A1, Reg::Data);
+        m.mov(Reg::A2, Reg::Tstate);
+        m.call_reg(Reg::T0);
+        m.body_return();
+        m.bind(stay);
         m.stub_exit();
         m.ret();
     }

@@ -33,6 +33,7 @@ impl<M: MacroAssembler> Compiler<'_, M> {
         let site = self.plan_site(stub, helper as *const (), self.stack.depth(), true);
         self.call_site(site);
         self.stack.drop_top(popped as usize);
+        self.stress_return();
         self.stack.push(Entry::Acc);
         Ok(())
     }

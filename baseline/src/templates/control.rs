@@ -5,7 +5,7 @@ use std::mem::offset_of;
 use hotstamp_layout::ffi::PyThreadState;
 use hotstamp_runtime::code_data::CodeData;
 
-use crate::compiler::{Cold, Compiler};
+use crate::compiler::{Cold, Compiler, SiteRef};
 use crate::error::CompileError;
 use crate::masm::{Cond, MacroAssembler, Reg};
 use crate::stubs::tstate;
@@ -21,7 +21,7 @@ impl<M: MacroAssembler> Compiler<'_, M> {
     }
 
     /// Looks at the eval breaker; all of the operand stack is in memory.
-    fn emit_poll(&mut self) {
+    fn emit_poll(&mut self) -> SiteRef {
         let site = self.plan_site(self.stubs.poll, std::ptr::null(), self.stack.depth(), false);
         let (from, back) = (self.m.new_label(), self.m.new_label());
         self.m
@@ -32,6 +32,7 @@ impl<M: MacroAssembler> Compiler<'_, M> {
             .branch_cmp_mem(Cond::Ne, Reg::T0, Reg::T1.at(0), from);
         self.m.bind(back);
         self.cold.push(Cold::Poll { from, back, site });
+        site
     }
 
     /// `JUMP_FORWARD`, `JUMP_BACKWARD_NO_INTERRUPT`.
@@ -43,10 +44,15 @@ impl<M: MacroAssembler> Compiler<'_, M> {
         Ok(())
     }
 
-    /// `JUMP_BACKWARD`: a loop's back edge polls. A frame that must leave does so in front of the jump.
+    /// `JUMP_BACKWARD`: a loop's back edge polls. A frame that must leave does so in front of the jump. Then it counts, and may go on in optimized code.
     pub(crate) fn emit_jump_backward(&mut self) -> Result<(), CompileError> {
         self.stack.flush(&mut self.m);
-        self.emit_poll();
+        let site = self.emit_poll();
+        let back = self.target(self.at.jump_target())?;
+        let from = self.m.new_label();
+        self.m
+            .dec32_mem_branch_zero(Reg::Data.at(offset_of!(CodeData, heat)), from);
+        self.cold.push(Cold::Hot { from, back, site });
         self.emit_jump()
     }
 

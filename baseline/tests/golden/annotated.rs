@@ -169,6 +169,7 @@ impl<M: MacroAssembler> MacroAssembler for Annotated<M> {
         jump_mem(mem: Mem);
         jump_near(target: CodePtr);
         branch_cmp_imm_near(cond: Cond, a: Reg, value: i32, target: CodePtr);
+        call_reg(target: Reg);
         call_mem(mem: Mem);
         call_near(target: CodePtr);
         body_enter();

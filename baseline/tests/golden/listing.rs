@@ -26,7 +26,7 @@ fn code_pointer(address: u64) -> CodePtr {
 /// The shared stubs of an architecture, with what was noted.
 pub fn assemble_stubs<M: Architecture>() -> (Vec<u8>, Stubs, Notes) {
     let (result, notes) = noting(Symbols::default(), || {
-        Stubs::assemble::<Annotated<M>>(code_pointer(STUBS))
+        Stubs::assemble::<Annotated<M>>(code_pointer(STUBS), false)
     });
     let (code, stubs) = result.expect("the stubs can be assembled");
     (code, stubs, notes)

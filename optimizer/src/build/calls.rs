@@ -123,11 +123,10 @@ impl Builder<'_> {
         self.state.locals = caller.locals.clone();
         self.state.stack = caller.stack.clone();
         // While locals are released the result is nobody's but ours.
-        self.push(match value {
+        let result = match value {
             Entry::Lent(value) => Entry::Owned(self.take_owned(Entry::Lent(value))),
             other => other,
-        });
-        let result = self.pop();
+        };
         for entry in locals.into_iter().rev() {
             self.release_entry(entry);
         }

@@ -81,7 +81,7 @@ impl Builder<'_> {
 
     fn never_executed_loop(&mut self, exhausted: u32) -> Step<()> {
         if self.job.options.traps && !self.failed() {
-            self.leave(hotstamp_job::Reason::NeverExecuted);
+            self.leave(crate::hir::Reason::NeverExecuted);
             return Ok(());
         }
         self.for_general(exhausted)

@@ -10,7 +10,7 @@ pub mod verify;
 
 use std::rc::Rc;
 
-pub use hotstamp_job::Reason;
+pub use hotstamp_job::artifact::Reason;
 
 /// A value: the index of the instruction that gives it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -4,6 +4,7 @@ use hotstamp_layout::ffi::{
     PyFunction_Type, PyFunctionObject, PyMethod_Type, PyMethodObject, PyObject,
 };
 use hotstamp_runtime::exits::{self, ExitReason};
+use hotstamp_runtime::resume::stress;
 use hotstamp_runtime::{hooks, registry, stats as counters};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
@@ -63,7 +64,7 @@ pub(crate) fn opt_out<'py>(function: Bound<'py, PyAny>) -> PyResult<Bound<'py, P
     Ok(function)
 }
 
-/// The counters: functions_stamped, instructions, code_bytes, metadata_bytes, compile_ns, code_memory (a dict), exits (a dict from reason to count).
+/// The counters: functions_stamped, instructions, code_bytes, metadata_bytes, compile_ns, resumed (frames that went on in baseline code in the middle), code_memory (a dict), exits (a dict from reason to count).
 #[pyfunction]
 pub(crate) fn stats(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     let all = counters::snapshot();
@@ -73,6 +74,10 @@ pub(crate) fn stats(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     dict.set_item("code_bytes", all.code_bytes)?;
     dict.set_item("metadata_bytes", all.metadata_bytes)?;
     dict.set_item("compile_ns", all.compile_ns)?;
+    dict.set_item("resumed", all.resumed)?;
+    if stress::modes().optimized {
+        dict.set_item("stand_ins", stress::stand_ins())?;
+    }
     let memory = PyDict::new(py);
     memory.set_item("used", all.code_memory.used)?;
     memory.set_item("reusable", all.code_memory.reusable)?;

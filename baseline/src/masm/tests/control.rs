@@ -267,15 +267,15 @@ fn calls_of_near_code() {
         masm.alu_imm(Alu::Add, A1, 1);
         masm.ret();
     };
-    for by_address in [false, true] {
+    for way in 0..3 {
         let code = with_function(increment, |masm, near| {
             for _ in 0..3 {
-                if by_address {
-                    masm.mov_imm(A3, near.0 as u64);
-                    masm.store(word(1), A3);
-                    masm.call_mem(word(1));
-                } else {
-                    masm.call_near(near);
+                masm.mov_imm(A3, near.0 as u64);
+                masm.store(word(1), A3);
+                match way {
+                    0 => masm.call_near(near),
+                    1 => masm.call_mem(word(1)),
+                    _ => masm.call_reg(A3),
                 }
             }
             masm.mov_imm(A3, 0);
@@ -448,6 +448,24 @@ fn trampoline_passes_its_arguments_and_result() {
     let frame = &raw mut state;
     assert_eq!(code.call(frame, 0x7777_8888, 0x5555_6666), 0x1234_5678_9abc);
     assert_eq!(state.memory[..3], [frame as u64, 0x7777_8888, 0x5555_6666]);
+}
+
+#[test]
+fn trampoline_passes_two_further_arguments() {
+    type Trampoline = unsafe extern "C" fn(*mut State, u64, *const u8, u64, u64, u64) -> u64;
+    let mut state = State::new();
+    let code = Code::with_capacity(4096, |masm, _| {
+        masm.body_enter();
+        masm.store(word(0), A4);
+        masm.mov(Acc, A5);
+        masm.body_return();
+    });
+    // SAFETY: the trampoline is at the code's beginning, and the body does what is checked.
+    let result = unsafe {
+        let trampoline: Trampoline = std::mem::transmute(code.start());
+        trampoline(&raw mut state, 1, code.entry(), 2, 0x3333, 0x4444)
+    };
+    assert_eq!((result, state.memory[0]), (0x4444, 0x3333));
 }
 
 /// Runs code that changes all roles.

@@ -343,6 +343,7 @@ group!(jumps_and_calls, |golden| {
         branch_cmp_imm_near(Cond::Lt, Acc, 0, NEAR);
         branch_cmp_imm_near(Cond::Ge, T1, 5, NEAR);
         branch_cmp_imm_near(Cond::Ne, Acc, 0, CodePtr(0x30_0000 as *const u8));
+        call_reg(T0);
         call_mem(A3.at(0));
         call_mem(T2.at(0));
         call_mem(Data.at(0x10));

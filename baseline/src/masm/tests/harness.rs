@@ -143,6 +143,11 @@ impl Code {
         }
     }
 
+    /// Where the trampoline begins.
+    pub fn start(&self) -> *const u8 {
+        self.memory.address
+    }
+
     /// Where the body begins.
     pub fn entry(&self) -> *const u8 {
         self.memory.address.wrapping_add(self.body)

@@ -1,0 +1,106 @@
+"""The stress modes of the baseline tier: what the optimizer will rely on, tried at every place where it could happen.
+
+`HOTSTAMP_STRESS` is read when the extension is imported, so each mode runs in a process of its own.
+"""
+
+import json
+import pathlib
+
+import pytest
+
+TESTS = pathlib.Path(__file__).parent
+
+# The template cases, interpreted against compiled, and what it took.
+CASES = f"""
+import json, sys
+sys.path.insert(0, {str(TESTS)!r})
+import differential, hotstamp
+from template_cases import CASES
+differential.enable()
+checked = 0
+for case in CASES:
+    if case.is_body:
+        # What the library compiles at its first use does not count.
+        code = compile(case.source, "<warm>", "exec")
+        differential.opt_out(code)
+        try:
+            exec(code, {{"__name__": "differential", "log": []}})
+        except BaseException:
+            pass
+        differential.check_body(case.source, case.opcode)
+    else:
+        differential.Twins(case.source).check(case.calls, rounds=ROUNDS)
+    checked += 1
+print(json.dumps([checked, hotstamp.stats()]))
+"""
+
+
+def run_cases(run_python, mode, rounds):
+    done = run_python("-c", CASES.replace("ROUNDS", str(rounds)), tier="baseline", env={"HOTSTAMP_STRESS": mode}, timeout=900)
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    checked, stats = json.loads(done.stdout)
+    assert checked > 250
+    return stats
+
+
+def test_every_case_resumed_at_every_instruction(run_python):
+    stats = run_cases(run_python, "resume", 2)
+    assert stats["resumed"] > 20 * stats["instructions"], stats
+
+
+def test_every_case_through_the_entries_of_optimized_code(run_python):
+    stats = run_cases(run_python, "optimized", 12)
+    calls, loops = stats["stand_ins"]
+    assert calls > 2000, stats
+    assert loops > 500, stats
+    assert stats["resumed"] == loops, stats
+
+
+# How many instructions run, and how often a frame was resumed for them.
+COUNT = """
+import dis, hotstamp
+def f(a, b):
+    return [a, (b, a.real), {a: b}]
+f(1, 2)
+assert hotstamp.is_compiled(f)
+before = hotstamp.stats()["resumed"]
+f(1, 2)
+after = hotstamp.stats()["resumed"]
+print(after - before, len(list(dis.get_instructions(f))))
+"""
+
+
+def test_a_frame_is_resumed_once_for_each_instruction(run_snippet):
+    resumed, instructions = map(int, run_snippet(COUNT, env={"HOTSTAMP_STRESS": "resume"}).split())
+    # The statistics are asked for by an instruction of the module, which is not compiled.
+    assert resumed == instructions
+    assert run_snippet(COUNT).split()[0] == "0"
+
+
+@pytest.mark.parametrize("mode", ["resume", "optimized"])
+def test_tracing_that_begins_in_a_stressed_function(run_snippet, mode):
+    code = """
+    import sys, hotstamp
+    events = []
+    def tracer(frame, event, argument):
+        events.append((event, frame.f_lineno - frame.f_code.co_firstlineno))
+        return tracer
+    def start(tracing):
+        if tracing:
+            sys._getframe(1).f_trace = tracer
+            sys.settrace(tracer)
+    def f(n, tracing):
+        total = 0
+        for i in range(n):
+            start(tracing and i == 2)
+            total += i
+        return total
+    for i in range(50):
+        f(9, False)
+    result = f(4, True)
+    sys.settrace(None)
+    print(result, events, hotstamp.stats()["exits"]["tracing_enabled"] > 0)
+    """
+    stressed = run_snippet(code, env={"HOTSTAMP_STRESS": mode})
+    assert stressed == run_snippet(code)
+    assert stressed.endswith("True\n")
