@@ -16,6 +16,7 @@ mod entry;
 
 pub mod build;
 pub mod hir;
+pub mod lower;
 
 pub mod ir_job;
 pub mod llvm;

@@ -105,6 +105,8 @@ pub enum Mode {
 /// Where a slot's value comes from; indices into the values that the code hands over.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Source {
+    /// In the slot already.
+    InPlace,
     /// Unbound.
     Null,
     /// `StackRef` bits.

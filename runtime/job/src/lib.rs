@@ -317,6 +317,10 @@ process! {
     list_type,
     /// `PyTuple_Type`
     tuple_type,
+    /// `PyDict_Type`
+    dict_type,
+    /// `PyUnicode_Type`
+    str_type,
     /// `PyListIter_Type`
     list_iterator_type,
     /// `PyTupleIter_Type`

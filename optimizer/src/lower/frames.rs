@@ -1,0 +1,245 @@
+//! The outer frame: prologue, epilogue, and plans that say how frames look where control leaves.
+
+use std::mem::offset_of;
+use std::rc::Rc;
+
+use hotstamp_job::{Action, ExitPlan, FramePlan, Mode, Source};
+use hotstamp_layout::ffi::{self, _PyInterpreterFrame as Frame, PyThreadState};
+use inkwell::IntPredicate;
+use inkwell::basic_block::BasicBlock;
+use inkwell::values::{BasicValueEnum, IntValue, PointerValue};
+
+use super::{Lower, LowerError, Lowered};
+use crate::hir::{Entry, FrameState, Op, Reason, Type, Value};
+
+/// Byte offset of a frame's first local.
+pub(super) const LOCALS: usize = offset_of!(Frame, localsplus);
+
+/// Values that an exit hands over, each once.
+#[derive(Default)]
+pub(super) struct Handed {
+    pub(super) values: Vec<Value>,
+}
+
+impl Handed {
+    fn index(&mut self, value: Value) -> u16 {
+        let place = self.values.iter().position(|known| *known == value).unwrap_or_else(|| {
+            self.values.push(value);
+            self.values.len() - 1
+        });
+        place as u16
+    }
+}
+
+impl<'c> Lower<'c, '_> {
+    /// Links the frame and looks at limits and events, as the baseline's prologue does; what is rare is left to the baseline body.
+    pub(super) fn prologue(&mut self, body: BasicBlock<'c>) -> Lowered<()> {
+        if self.job.entry != 0 {
+            self.b.build_unconditional_branch(body)?;
+            return Ok(());
+        }
+        let slow = self.new_block("baseline");
+        let remaining = self.load32(self.tstate, offset_of!(PyThreadState, py_recursion_remaining))?;
+        let limit = self.compare(IntPredicate::SLE, remaining, self.i32(16))?;
+        self.unlikely(limit, slow)?;
+        let soft = self.load64(self.tstate, offset_of!(ffi::_PyThreadStateImpl, c_stack_soft_limit))?;
+        let here = self.b.build_ptr_to_int(self.buffer, self.context.i64_type(), "")?;
+        let low = self.compare(IntPredicate::ULT, here, soft)?;
+        self.unlikely(low, slow)?;
+        let pending = self.pending()?;
+        self.unlikely(pending, slow)?;
+        let fewer = self.b.build_int_sub(remaining, self.i32(1), "")?;
+        self.store(self.tstate, offset_of!(PyThreadState, py_recursion_remaining), fewer.into())?;
+        self.store(self.tstate, offset_of!(PyThreadState, current_frame), self.frame.into())?;
+        self.b.build_unconditional_branch(body)?;
+        self.b.position_at_end(slow);
+        let result = self.call64(self.job.process.baseline, &[self.frame.into(), self.data.into(), self.tstate.into()])?;
+        self.b.build_return(Some(&result))?;
+        Ok(())
+    }
+
+    /// Whether something is pending or somebody observes.
+    pub(super) fn pending(&self) -> Lowered<IntValue<'c>> {
+        let breaker = self.load64(self.tstate, offset_of!(PyThreadState, eval_breaker))?;
+        let plain = self.load64(self.address(self.job.process.plain_version), 0)?;
+        self.compare(IntPredicate::NE, breaker, plain)
+    }
+
+    /// Returns a value: the frame is unlinked, its references released from the last local to the first, and popped.
+    pub(super) fn epilogue(&mut self, value: Value, locals: &[Value], state: Option<&Rc<FrameState>>) -> Lowered<()> {
+        let bits = self.heap_bits(value)?;
+        let remaining = self.load32(self.tstate, offset_of!(PyThreadState, py_recursion_remaining))?;
+        let more = self.b.build_int_add(remaining, self.i32(1), "")?;
+        self.store(self.tstate, offset_of!(PyThreadState, py_recursion_remaining), more.into())?;
+        let previous = self.load64(self.frame, offset_of!(Frame, previous))?;
+        self.store(self.tstate, offset_of!(PyThreadState, current_frame), previous.into())?;
+        let observed = self.new_block("observed");
+        let object = self.load64(self.frame, offset_of!(Frame, frame_obj))?;
+        let has_object = self.compare(IntPredicate::NE, object, self.i64(0))?;
+        self.unlikely(has_object, observed)?;
+        for &local in locals {
+            self.release_bits(self.int(local)?, None)?;
+        }
+        for field in [offset_of!(Frame, f_funcobj), offset_of!(Frame, f_executable)] {
+            let reference = self.load64(self.frame, field)?;
+            self.release_bits(reference, None)?;
+        }
+        let chunk = self.load(self.context.ptr_type(Default::default()), self.tstate, offset_of!(PyThreadState, datastack_chunk))?.into_pointer_value();
+        let first = self.at(chunk, offset_of!(ffi::_PyStackChunk, data))?;
+        let pop_chunk = self.new_block("pop_chunk");
+        let is_first = self.compare(
+            IntPredicate::EQ,
+            self.b.build_ptr_to_int(first, self.context.i64_type(), "")?,
+            self.b.build_ptr_to_int(self.frame, self.context.i64_type(), "")?,
+        )?;
+        self.unlikely(is_first, pop_chunk)?;
+        self.store(self.tstate, offset_of!(PyThreadState, datastack_top), self.frame.into())?;
+        self.b.build_return(Some(&bits))?;
+        self.b.position_at_end(pop_chunk);
+        self.call(self.job.process.pop_frame, None, &[self.tstate.into(), self.frame.into()])?;
+        self.b.build_return(Some(&bits))?;
+
+        // A frame object takes the frame over: the frame's memory becomes true first.
+        self.b.position_at_end(observed);
+        if let Some(state) = state {
+            let mut boxes = Vec::new();
+            self.store_locals(state, &mut boxes)?;
+        }
+        let nlocalsplus = self.job.codes[0].nlocalsplus as usize;
+        let empty = self.at(self.frame, LOCALS + nlocalsplus * 8)?;
+        self.store(self.frame, offset_of!(Frame, stackpointer), empty.into())?;
+        self.call(self.job.process.clear_frame, None, &[self.tstate.into(), self.frame.into()])?;
+        self.b.build_return(Some(&bits))?;
+        Ok(())
+    }
+
+    /// Where a slot's value comes from, when all is handed over.
+    pub(super) fn source(&self, entry: Entry, handed: &mut Handed) -> Source {
+        let constant = |value: Value| match *self.op(value) {
+            Op::ConstRef(bits) => Some(if bits == 1 { Source::Null } else { Source::Constant(bits) }),
+            Op::ConstInt(int) => Some(Source::ConstantInt(int)),
+            Op::ConstFloat(float) => Some(Source::ConstantFloat(float)),
+            _ => None,
+        };
+        match entry {
+            Entry::Null => Source::Null,
+            Entry::Owned(value) => match constant(value) {
+                Some(source) => source,
+                None => Source::Bits(handed.index(value), Mode::Move),
+            },
+            Entry::Borrowed(value) => match constant(value) {
+                Some(source) => source,
+                None => Source::Bits(handed.index(value), Mode::Borrow),
+            },
+            Entry::Lent(value) => Source::Bits(handed.index(value), Mode::Dup),
+            Entry::Unboxed(value) => match constant(value) {
+                Some(source) => source,
+                None => match self.graph.ty(value) {
+                    Type::Int => Source::Int(handed.index(value)),
+                    Type::Float => Source::Float(handed.index(value)),
+                    _ => Source::Bool(handed.index(value)),
+                },
+            },
+            Entry::Maybe(flag, value) => {
+                let (flag, index) = (handed.index(flag), handed.index(value));
+                match self.graph.ty(value) {
+                    Type::Int => Source::MaybeInt(flag, index),
+                    _ => Source::MaybeFloat(flag, index),
+                }
+            }
+            Entry::Range(next, left, step) => Source::Range(handed.index(next), handed.index(left), step),
+        }
+    }
+
+    fn frame_plan(&self, state: &FrameState, handed: &mut Handed) -> FramePlan {
+        let context = &self.graph.contexts[state.context as usize];
+        FramePlan {
+            code: context.code,
+            offset: state.offset,
+            function: context.function,
+            locals: state.locals.iter().map(|entry| self.source(*entry, handed)).collect(),
+            stack: state.stack.iter().map(|entry| self.source(*entry, handed)).collect(),
+        }
+    }
+
+    /// A plan in which everything is handed over.
+    pub(super) fn plan(&mut self, reason: Reason, action: Action, state: &FrameState) -> (u64, Handed) {
+        let mut handed = Handed::default();
+        let mut frames = Vec::new();
+        let mut next = Some(state);
+        while let Some(state) = next {
+            frames.push(self.frame_plan(state, &mut handed));
+            next = state.parent.as_deref();
+        }
+        frames.reverse();
+        self.add_plan(ExitPlan { reason, action, frames }, &handed)
+    }
+
+    /// A plan for the outer frame whose memory is true already, but for range iterators.
+    pub(super) fn plan_in_place(&mut self, reason: Reason, action: Action, state: &FrameState, offset: u32, depth: usize) -> (u64, Handed) {
+        let mut handed = Handed::default();
+        let context = &self.graph.contexts[state.context as usize];
+        let place = |entry: &Entry, handed: &mut Handed| match entry {
+            Entry::Range(..) => self.source(*entry, handed),
+            _ => Source::InPlace,
+        };
+        let mut stack: Vec<Source> = state.stack.iter().take(depth).map(|entry| place(entry, &mut handed)).collect();
+        stack.resize(depth, Source::InPlace);
+        let plan = FramePlan {
+            code: context.code,
+            offset,
+            function: context.function,
+            locals: state.locals.iter().map(|entry| place(entry, &mut handed)).collect(),
+            stack,
+        };
+        self.add_plan(ExitPlan { reason, action, frames: vec![plan] }, &handed)
+    }
+
+    fn add_plan(&mut self, plan: ExitPlan, handed: &Handed) -> (u64, Handed) {
+        self.plans.push(plan);
+        self.max_values = self.max_values.max(handed.values.len());
+        (self.plans.len() as u64 - 1, Handed { values: handed.values.clone() })
+    }
+
+    /// Stores the values of an exit into the buffer.
+    pub(super) fn hand_over(&mut self, handed: &Handed) -> Lowered<PointerValue<'c>> {
+        for (index, &value) in handed.values.iter().enumerate() {
+            let word: BasicValueEnum<'c> = match self.value(value)? {
+                BasicValueEnum::IntValue(int) if int.get_type().get_bit_width() == 1 => self.b.build_int_z_extend(int, self.context.i64_type(), "")?.into(),
+                other => other,
+            };
+            self.store(self.buffer, index * 8, word)?;
+        }
+        Ok(self.buffer)
+    }
+
+    /// At the end of a cold block: leaves by a plan.
+    pub(super) fn leave(&mut self, plan: u64, handed: &Handed) -> Lowered<()> {
+        let values = self.hand_over(handed)?;
+        let process = &self.job.process;
+        let result = self.call64(process.exit, &[self.i64(process.artifact).into(), self.i64(plan).into(), self.frame.into(), self.tstate.into(), values.into()])?;
+        self.b.build_return(Some(&result))?;
+        Ok(())
+    }
+
+    /// The cold block that leaves with a state, shared by all guards that leave alike. Keeps the builder where it is.
+    pub(super) fn exit_block(&mut self, reason: Reason, state: &Rc<FrameState>) -> Lowered<BasicBlock<'c>> {
+        if let Some(block) = self.exits.get(&(Rc::as_ptr(state), reason)) {
+            return Ok(*block);
+        }
+        let here = self.current();
+        let block = self.new_block("exit");
+        self.b.position_at_end(block);
+        let (plan, handed) = self.plan(reason, Action::Resume, state);
+        self.leave(plan, &handed)?;
+        self.b.position_at_end(here);
+        self.exits.insert((Rc::as_ptr(state), reason), block);
+        self.kept.push(state.clone());
+        Ok(block)
+    }
+
+    /// The state of an instruction that has one.
+    pub(super) fn state_of(&self, value: Value) -> Lowered<Rc<FrameState>> {
+        self.graph.inst(value).state.clone().ok_or(LowerError::Kind)
+    }
+}

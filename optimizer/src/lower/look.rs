@@ -1,0 +1,273 @@
+//! Operations during which somebody may look: the outer frame's memory becomes true before, and is believed again after.
+
+use std::mem::offset_of;
+
+use hotstamp_job::Action;
+use hotstamp_layout::ffi::{self, _PyInterpreterFrame as Frame, PyThreadState};
+use hotstamp_layout::opcode::Opcode;
+use inkwell::IntPredicate;
+use inkwell::values::{BasicValueEnum, IntValue};
+
+use super::frames::LOCALS;
+use super::{Lower, LowerError, Lowered};
+use crate::hir::{Entry, FrameState, Op, Reason, Value};
+
+impl<'c> Lower<'c, '_> {
+    /// Bits to store into a slot; boxes made for it are noted.
+    fn slot_bits(&mut self, entry: Entry, boxes: &mut Vec<IntValue<'c>>) -> Lowered<IntValue<'c>> {
+        Ok(match entry {
+            Entry::Null | Entry::Range(..) => self.i64(1),
+            Entry::Owned(value) => self.int(value)?,
+            Entry::Borrowed(value) | Entry::Lent(value) => {
+                let bits = self.int(value)?;
+                self.b.build_or(bits, self.i64(1), "")?
+            }
+            Entry::Unboxed(value) => {
+                let boxed = self.boxed(value)?;
+                boxes.push(boxed);
+                boxed
+            }
+            Entry::Maybe(flag, value) => {
+                let boxed = self.boxed_if(flag, value)?;
+                boxes.push(boxed);
+                boxed
+            }
+        })
+    }
+
+    /// An object for a value if the flag says so, else the null reference.
+    pub(super) fn boxed_if(&mut self, flag: Value, value: Value) -> Lowered<IntValue<'c>> {
+        let condition = self.bool(flag)?;
+        let (some, done) = (self.new_block(""), self.new_block(""));
+        let from = self.current();
+        self.b.build_conditional_branch(condition, some, done)?;
+        self.b.position_at_end(some);
+        let boxed = self.boxed(value)?;
+        let end = self.current();
+        self.b.build_unconditional_branch(done)?;
+        self.b.position_at_end(done);
+        let phi = self.b.build_phi(self.context.i64_type(), "")?;
+        phi.add_incoming(&[(&self.i64(1), from), (&boxed, end)]);
+        Ok(phi.as_basic_value().into_int_value())
+    }
+
+    /// Stores the locals into the outer frame.
+    pub(super) fn store_locals(&mut self, state: &FrameState, boxes: &mut Vec<IntValue<'c>>) -> Lowered<()> {
+        for (index, entry) in state.locals.iter().enumerate() {
+            let bits = self.slot_bits(*entry, boxes)?;
+            self.store(self.frame, LOCALS + index * 8, bits.into())?;
+        }
+        Ok(())
+    }
+
+    /// Makes the outer frame's memory true: locals, operand stack, where it is.
+    fn publish(&mut self, state: &FrameState) -> Lowered<Vec<IntValue<'c>>> {
+        let mut boxes = Vec::new();
+        self.store_locals(state, &mut boxes)?;
+        for (index, entry) in state.stack.iter().enumerate() {
+            let bits = self.slot_bits(*entry, &mut boxes)?;
+            self.store(self.frame, LOCALS + (state.locals.len() + index) * 8, bits.into())?;
+        }
+        let code = &self.job.codes[self.graph.contexts[state.context as usize].code as usize];
+        let instruction = self.i64(code.start + u64::from(state.offset) * 2);
+        self.store(self.frame, offset_of!(Frame, instr_ptr), instruction.into())?;
+        let top = self.at(self.frame, LOCALS + (state.locals.len() + state.stack.len()) * 8)?;
+        self.store(self.frame, offset_of!(Frame, stackpointer), top.into())?;
+        Ok(boxes)
+    }
+
+    /// Leaves if somebody took the frame object or something is pending: everything is in the frame's memory, the operand stack `depth` deep.
+    fn leave_if_observed(&mut self, state: &FrameState, offset: u32, depth: usize) -> Lowered<()> {
+        let object = self.load64(self.frame, offset_of!(Frame, frame_obj))?;
+        let observed = self.compare(IntPredicate::NE, object, self.i64(0))?;
+        let pending = self.pending()?;
+        let either = self.b.build_or(observed, pending, "")?;
+        let cold = self.new_block("observed");
+        self.unlikely(either, cold)?;
+        let here = self.current();
+        self.b.position_at_end(cold);
+        let (plan, handed) = self.plan_in_place(Reason::FrameObserved, Action::Resume, state, offset, depth);
+        self.leave(plan, &handed)?;
+        self.b.position_at_end(here);
+        Ok(())
+    }
+
+    /// Leaves with the exception that is set.
+    fn leave_raised(&mut self, failed: IntValue<'c>, state: &FrameState, depth: usize) -> Lowered<()> {
+        let cold = self.new_block("raised");
+        self.unlikely(failed, cold)?;
+        let here = self.current();
+        self.b.position_at_end(cold);
+        let (plan, handed) = self.plan_in_place(Reason::Raised, Action::Raise, state, state.offset, depth);
+        self.leave(plan, &handed)?;
+        self.b.position_at_end(here);
+        Ok(())
+    }
+
+    fn drop_boxes(&mut self, boxes: Vec<IntValue<'c>>) -> Lowered<()> {
+        for bits in boxes {
+            self.release_bits(bits, None)?;
+        }
+        Ok(())
+    }
+
+    /// `Helper`.
+    pub(super) fn helper(&mut self, value: Value, site: u64, helper: u64, inputs: u32) -> Lowered<()> {
+        let state = self.state_of(value)?;
+        // Inputs are consumed by the helper, boxes among them included: there are none, the builder boxed them.
+        let boxes = self.publish(&state)?;
+        let result = self.call64(helper, &[self.i64(site).into(), self.frame.into(), self.tstate.into()])?;
+        let failed = self.compare(IntPredicate::SLT, result, self.i64(0))?;
+        let below = state.stack.len() - inputs as usize;
+        self.leave_raised(failed, &state, below)?;
+        let code = &self.job.codes[self.graph.contexts[state.context as usize].code as usize];
+        let instruction = hotstamp_layout::bytecode::Decoder::starting_at(&code.bytecode, hotstamp_layout::bytecode::BytecodeOffset(state.offset)).next();
+        let Some(Ok(instruction)) = instruction else { return Err(LowerError::Kind) };
+        // The opcode's own argument, with its prefixes, is not needed for what follows but of calls.
+        if instruction.opcode == Opcode::FOR_ITER {
+            let (exhausted, more, done) = (self.new_block("exhausted"), self.new_block("more"), self.new_block(""));
+            let ended = self.compare(IntPredicate::NE, result, self.i64(0))?;
+            self.b.build_conditional_branch(ended, exhausted, more)?;
+            self.b.position_at_end(exhausted);
+            let target = self.for_iter_target(&state)?;
+            self.leave_if_observed(&state, target, state.stack.len())?;
+            self.b.build_unconditional_branch(done)?;
+            self.b.position_at_end(more);
+            self.leave_if_observed(&state, instruction.next.0, state.stack.len() + 1)?;
+            self.b.build_unconditional_branch(done)?;
+            self.b.position_at_end(done);
+        } else {
+            let outputs = self.outputs_of(value);
+            self.leave_if_observed(&state, instruction.next.0, below + outputs)?;
+        }
+        self.values.insert(value, result.into());
+        // Outputs first: releasing boxes changes no slot.
+        self.drop_boxes(boxes)
+    }
+
+    /// Where FOR_ITER goes when exhausted.
+    fn for_iter_target(&self, state: &FrameState) -> Lowered<u32> {
+        let code = &self.job.codes[self.graph.contexts[state.context as usize].code as usize];
+        // From the start of the instruction: its prefixes belong to the distance.
+        for instruction in hotstamp_layout::bytecode::Decoder::new(&code.bytecode) {
+            let Ok(instruction) = instruction else { break };
+            if instruction.offset.0 == state.offset {
+                return instruction.taken_target().map(|target| target.0).ok_or(LowerError::Kind);
+            }
+        }
+        Err(LowerError::Kind)
+    }
+
+    /// How many outputs follow a helper.
+    fn outputs_of(&self, value: Value) -> usize {
+        let insts = &self.graph.block(self.block).insts;
+        let Some(place) = insts.iter().position(|inst| *inst == value) else { return 0 };
+        insts[place + 1..].iter().take_while(|inst| matches!(self.op(**inst), Op::HelperOutput(_))).count()
+    }
+
+    pub(super) fn helper_output(&mut self, value: Value, place: u32) -> Lowered<()> {
+        let nlocalsplus = self.job.codes[0].nlocalsplus;
+        let bits = self.load64(self.frame, LOCALS + (nlocalsplus + place) as usize * 8)?;
+        self.values.insert(value, bits.into());
+        Ok(())
+    }
+
+    /// `CallPython`: pushes the callee's frame, moves the arguments into it and calls.
+    pub(super) fn call_python(&mut self, value: Value) -> Lowered<()> {
+        let Op::CallPython { data, frame_words, nlocalsplus, code, globals, builtins, start } = *self.op(value) else {
+            return Err(LowerError::Kind);
+        };
+        let state = self.state_of(value)?;
+        let args = self.graph.inst(value).args.clone();
+        let boxes = self.publish(&state)?;
+        let pointer = self.context.ptr_type(Default::default());
+        let top = self.load(pointer, self.tstate, offset_of!(PyThreadState, datastack_top))?.into_pointer_value();
+        let end = self.at(top, frame_words as usize * 8)?;
+        let limit = self.load64(self.tstate, offset_of!(PyThreadState, datastack_limit))?;
+        let end_bits = self.b.build_ptr_to_int(end, self.context.i64_type(), "")?;
+        let full = self.compare(IntPredicate::UGE, end_bits, limit)?;
+        let (chunk, fast, ready) = (self.new_block("push_chunk"), self.new_block(""), self.new_block(""));
+        let branch = self.b.build_conditional_branch(full, chunk, fast)?;
+        self.weights(branch, 1, 4000)?;
+        self.b.position_at_end(fast);
+        self.store(self.tstate, offset_of!(PyThreadState, datastack_top), end.into())?;
+        self.b.build_unconditional_branch(ready)?;
+        self.b.position_at_end(chunk);
+        let pushed = self.call64(self.job.process.push_chunk, &[self.tstate.into(), self.i64(u64::from(frame_words)).into()])?;
+        let pushed = self.b.build_int_to_ptr(pushed, pointer, "")?;
+        self.b.build_unconditional_branch(ready)?;
+        self.b.position_at_end(ready);
+        let phi = self.b.build_phi(pointer, "callee")?;
+        phi.add_incoming(&[(&top, fast), (&pushed, chunk)]);
+        let callee = phi.as_basic_value().into_pointer_value();
+
+        let object = self.address(code);
+        let count = self.load32(object, 0)?;
+        let more = self.b.build_int_add(count, self.i32(1), "")?;
+        self.store(object, 0, more.into())?;
+        let locals_end = self.at(callee, LOCALS + nlocalsplus as usize * 8)?;
+        let fields: [(usize, BasicValueEnum<'c>); 10] = [
+            (offset_of!(Frame, f_executable), self.i64(code).into()),
+            (offset_of!(Frame, previous), self.frame.into()),
+            (offset_of!(Frame, f_funcobj), self.value(args[0])?),
+            (offset_of!(Frame, f_globals), self.i64(globals).into()),
+            (offset_of!(Frame, f_builtins), self.i64(builtins).into()),
+            (offset_of!(Frame, f_locals), self.i64(0).into()),
+            (offset_of!(Frame, frame_obj), self.i64(0).into()),
+            (offset_of!(Frame, instr_ptr), self.i64(start).into()),
+            (offset_of!(Frame, stackpointer), locals_end.into()),
+            // return_offset, owner (by the thread) and visited are all zero.
+            (offset_of!(Frame, return_offset), self.i32(0).into()),
+        ];
+        const { assert!(ffi::FRAME_OWNED_BY_THREAD == 0) };
+        for (offset, field) in fields {
+            self.store(callee, offset, field)?;
+        }
+        for index in 0..nlocalsplus as usize {
+            let word = match args.get(index + 1) {
+                Some(arg) => self.value(*arg)?,
+                None => self.i64(1).into(),
+            };
+            self.store(callee, LOCALS + index * 8, word)?;
+        }
+        let record = self.address(data);
+        let target = self.load(pointer, record, offset_of!(hotstamp_runtime::code_data::CodeData, c_entry))?.into_pointer_value();
+        let result = self.call_pointer(target, Some(self.context.i64_type().into()), &[callee.into(), record.into(), self.tstate.into()])?;
+        let Some(BasicValueEnum::IntValue(result)) = result else { return Err(LowerError::Kind) };
+        let failed = self.compare(IntPredicate::EQ, result, self.i64(0))?;
+        self.leave_raised(failed, &state, state.stack.len())?;
+        let next = self.next_offset(&state)?;
+        // Should the frame leave, the result lies on the operand stack.
+        let object = self.load64(self.frame, offset_of!(Frame, frame_obj))?;
+        let observed = self.compare(IntPredicate::NE, object, self.i64(0))?;
+        let pending = self.pending()?;
+        let either = self.b.build_or(observed, pending, "")?;
+        let cold = self.new_block("observed");
+        self.unlikely(either, cold)?;
+        let here = self.current();
+        self.b.position_at_end(cold);
+        self.store(self.frame, LOCALS + (state.locals.len() + state.stack.len()) * 8, result.into())?;
+        let (plan, handed) = self.plan_in_place(Reason::FrameObserved, Action::Resume, &state, next, state.stack.len() + 1);
+        self.leave(plan, &handed)?;
+        self.b.position_at_end(here);
+        self.values.insert(value, result.into());
+        self.drop_boxes(boxes)
+    }
+
+    /// The instruction behind the one of a state.
+    fn next_offset(&self, state: &FrameState) -> Lowered<u32> {
+        let code = &self.job.codes[self.graph.contexts[state.context as usize].code as usize];
+        match hotstamp_layout::bytecode::Decoder::starting_at(&code.bytecode, hotstamp_layout::bytecode::BytecodeOffset(state.offset)).next() {
+            Some(Ok(instruction)) => Ok(instruction.next.0),
+            _ => Err(LowerError::Kind),
+        }
+    }
+
+    /// `Poll`.
+    pub(super) fn poll(&mut self, value: Value) -> Lowered<()> {
+        let state = self.state_of(value)?;
+        let pending = self.pending()?;
+        let exit = self.exit_block(Reason::Events, &state)?;
+        self.unlikely(pending, exit)
+    }
+}
