@@ -20,7 +20,7 @@ use hotstamp_runtime::exits::ExitReason;
 use hotstamp_runtime::registry::{self, Compiler as RegisteredCompiler, StartError};
 use hotstamp_runtime::resume::stress;
 use hotstamp_runtime::site::CodePtr;
-use hotstamp_runtime::{caches, entry, stats};
+use hotstamp_runtime::{caches, entry, naming, stats};
 use once_cell::sync::OnceCell;
 
 use crate::bytecode::Bytecode;
@@ -106,7 +106,7 @@ unsafe fn compile_counted(
         }
         Err(error) => {
             // SAFETY: a live code object.
-            tracing::debug!(reason = error.reason().name(), %error, "not compiled: {}", unsafe { qualified_name(code) });
+            tracing::debug!(reason = error.reason().name(), %error, "not compiled: {}", unsafe { naming::qualified_name(code) });
             Err(error.reason())
         }
     }
@@ -116,35 +116,13 @@ unsafe fn log(code: *mut PyCodeObject, code_bytes: u32, started: Instant) {
     if tracing::enabled!(tracing::Level::DEBUG) {
         let micros = started.elapsed().as_micros() as u64;
         // SAFETY: a live code object.
-        let name = unsafe { qualified_name(code) };
+        let name = unsafe { naming::qualified_name(code) };
         tracing::debug!(
             tier = "baseline",
             bytes = code_bytes,
             micros,
             "Finished compiling {name}"
         );
-    }
-}
-
-/// `file:qualname` of a code object, for logs.
-unsafe fn qualified_name(code: *mut PyCodeObject) -> String {
-    // SAFETY: both are str objects; a failing encoding gives null and is cleared.
-    unsafe {
-        let text = |object: *mut PyObject| {
-            let utf8 = ffi::PyUnicode_AsUTF8(object);
-            if utf8.is_null() {
-                ffi::PyErr_Clear();
-                return String::from("?");
-            }
-            std::ffi::CStr::from_ptr(utf8)
-                .to_string_lossy()
-                .into_owned()
-        };
-        format!(
-            "{}:{}",
-            text((*code).co_filename),
-            text((*code).co_qualname)
-        )
     }
 }
 

@@ -1,15 +1,20 @@
 //! From a job to an object file and the metadata that its installation needs.
 
+use hotstamp_job::{Job, Metadata};
+use inkwell::OptimizationLevel;
+use inkwell::context::Context;
 use thiserror::Error;
 
-use crate::ir_job;
+use crate::hir::verify;
+use crate::llvm::{self, Backend};
+use crate::{build, ir_job, lower};
 
 /// What a compilation gives.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Artifact {
     /// An ELF object file; its entry is [`crate::llvm::ENTRY_NAME`].
     pub object: Vec<u8>,
-    /// Resume tables and assumptions, as the extension reads them.
+    /// A `hotstamp_job::Metadata`, in postcard's format.
     pub metadata: Vec<u8>,
 }
 
@@ -19,17 +24,47 @@ pub enum Refusal {
     /// The function is not supported, or not worth it. Nothing is wrong.
     #[error("{0}")]
     Unsupported(String),
+    /// The job could not be read, or this crate made something wrong.
+    #[error("{0}")]
+    Defect(String),
     /// LLVM failed, or this crate gave it something wrong.
     #[error("{0}")]
     Llvm(#[from] crate::llvm::LlvmError),
 }
 
 /// Compiles a job. Called on the compiler thread, one job at a time.
-pub fn compile(job: &[u8]) -> Result<Artifact, Refusal> {
-    if job.starts_with(ir_job::PREFIX) {
-        return ir_job::compile(job);
+pub fn compile(bytes: &[u8]) -> Result<Artifact, Refusal> {
+    if bytes.starts_with(ir_job::PREFIX) {
+        return ir_job::compile(bytes);
     }
-    Err(Refusal::Unsupported(
-        "the optimizer does not read jobs yet".to_owned(),
-    ))
+    let job: Job = postcard::from_bytes(bytes).map_err(|error| Refusal::Defect(format!("the job does not decode: {error}")))?;
+    let built = build::build(&job).map_err(|error| Refusal::Unsupported(error.to_string()))?;
+    let mut metadata = Metadata { anchors: built.anchors, inlined: built.inlined, hir_instructions: built.graph.insts.len() as u32, ..Metadata::default() };
+    if job.options.dump_hir {
+        metadata.dumps.push(("hir".to_owned(), built.graph.to_string()));
+    }
+    if cfg!(debug_assertions) || job.options.verify {
+        verify::verify(&built.graph).map_err(|error| Refusal::Defect(format!("{error}\n{}", built.graph)))?;
+    }
+    let backend = Backend::new(OptimizationLevel::Default)?;
+    let context = Context::create();
+    let module = context.create_module("hotstamp");
+    backend.prepare(&module);
+    let (plans, max_values) = lower::lower(&context, &module, &built.graph, &job).map_err(|error| Refusal::Defect(format!("{error}\n{}", built.graph)))?;
+    metadata.plans = plans;
+    metadata.max_values = max_values as u32;
+    if job.options.verify {
+        backend.verify(&module)?;
+    }
+    let passes = if job.options.pipeline.is_empty() { llvm::DEFAULT_PASSES } else { &job.options.pipeline };
+    backend.optimize(&module, passes)?;
+    if job.options.dump_llvm {
+        metadata.dumps.push(("llvm".to_owned(), llvm::ir_text(&module)));
+    }
+    if job.options.dump_asm {
+        metadata.dumps.push(("asm".to_owned(), backend.assembly(&module)?));
+    }
+    let object = backend.object(&module)?;
+    let metadata = postcard::to_allocvec(&metadata).map_err(|error| Refusal::Defect(error.to_string()))?;
+    Ok(Artifact { object, metadata })
 }

@@ -39,7 +39,7 @@ fn output_of(result: std::thread::Result<Result<Artifact, Refusal>>) -> Output {
         Ok(Err(refusal)) => {
             let outcome = match refusal {
                 Refusal::Unsupported(_) => Outcome::Refused,
-                Refusal::Llvm(_) => Outcome::Failed,
+                Refusal::Llvm(_) | Refusal::Defect(_) => Outcome::Failed,
             };
             (outcome, explained(refusal.to_string()))
         }

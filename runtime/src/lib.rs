@@ -12,6 +12,7 @@ pub mod frame_stack;
 pub mod helpers;
 pub mod hooks;
 pub mod leave;
+pub mod naming;
 pub mod optimize;
 pub mod registry;
 pub mod resume;

@@ -65,6 +65,9 @@ pub const SITE_NEXT_BEGINS_LINE: u8 = 1;
 /// `Site::flags`: the instruction pushes a null behind its value.
 pub const SITE_PUSHES_NULL: u8 = 2;
 
+/// `Site::flags`: a payload stands behind the header.
+pub const SITE_HAS_PAYLOAD: u8 = 4;
+
 impl Site {
     /// Bytes of a site without feedback.
     pub const HEADER_BYTES: usize = size_of::<Site>();

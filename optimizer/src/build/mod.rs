@@ -221,6 +221,11 @@ impl<'j> Builder<'j> {
         for constant in job.codes.iter().flat_map(|code| &code.constants) {
             known.insert(constant.address, constant.value);
         }
+        for object in &job.objects {
+            if let hotstamp_job::ObjectKind::Value(value) = object.kind {
+                known.insert(object.address, value);
+            }
+        }
         known.insert(job.process.none_object, Known::None);
         known.insert(job.process.true_object, Known::Bool(true));
         known.insert(job.process.false_object, Known::Bool(false));

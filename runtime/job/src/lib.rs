@@ -51,6 +51,8 @@ pub struct Options {
     pub dump_llvm: bool,
     /// See `dump_hir`.
     pub dump_asm: bool,
+    /// Verify HIR and LLVM IR.
+    pub verify: bool,
     /// LLVM's pipeline; empty for the default.
     pub pipeline: String,
 }
@@ -155,6 +157,8 @@ pub enum ObjectKind {
     },
     /// The class `range`.
     RangeClass,
+    /// An object whose value is all that matters.
+    Value(Known),
     /// A builtin that is known by name, such as `len`.
     Builtin(Builtin),
     /// Anything else.
@@ -208,6 +212,8 @@ pub enum Seen {
     Ints,
     /// Two floats.
     Floats,
+    /// An int and a float.
+    Mixed,
     /// `list[int]`
     ListItem,
     /// `tuple[int]`

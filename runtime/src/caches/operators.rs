@@ -14,6 +14,34 @@ unsafe fn is_small_int(object: *mut PyObject) -> bool {
     unsafe { refs::is_exact_long(object) && refs::long_is_compact(object.cast()) }
 }
 
+/// Payload word 3 of a site without a stub for what it saw: two ints of one digit.
+pub const SAW_INTS: u64 = 1;
+/// As `SAW_INTS`: two floats.
+pub const SAW_FLOATS: u64 = 2;
+/// As `SAW_INTS`: an int of one digit and a float.
+pub const SAW_MIXED: u64 = 4;
+/// As `SAW_INTS`: anything else.
+pub const SAW_OTHER: u64 = 8;
+
+/// Notes what kinds of operands an operation had, for the optimizer.
+unsafe fn note_kinds(site: *mut Site, left: *mut PyObject, right: *mut PyObject) {
+    // SAFETY: live objects; the site has a payload.
+    unsafe {
+        let kind = |object| match (is_small_int(object), refs::is_exact_float(object)) {
+            (true, _) => 0,
+            (_, true) => 1,
+            _ => 2,
+        };
+        let saw = match (kind(left), kind(right)) {
+            (0, 0) => SAW_INTS,
+            (1, 1) => SAW_FLOATS,
+            (0, 1) | (1, 0) => SAW_MIXED,
+            _ => SAW_OTHER,
+        };
+        (*Site::payload(site)).words[3] |= saw;
+    }
+}
+
 /// `BINARY_OP`. Register helper: `acc` is the left operand, `b` the right.
 ///
 /// # Safety
@@ -28,11 +56,12 @@ pub unsafe extern "C" fn binary_op(
 ) -> StackRef {
     // SAFETY: passed on.
     unsafe {
-        if let Some(stubs) = note_miss(site, |stubs| stubs.register)
-            && let Some(target) =
-                binary_stub(stubs, (*site).oparg, acc.as_ptr_borrow(), b.as_ptr_borrow())
-        {
-            set(site, target, [0; 4]);
+        if let Some(stubs) = note_miss(site, |stubs| stubs.register) {
+            let (left, right) = (acc.as_ptr_borrow(), b.as_ptr_borrow());
+            match binary_stub(stubs, (*site).oparg, left, right) {
+                Some(target) => set(site, target, [0; 4]),
+                None => note_kinds(site, left, right),
+            }
         }
         reg_binary_op(acc, b, c, site, frame, tstate)
     }

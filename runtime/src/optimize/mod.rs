@@ -2,14 +2,22 @@
 //!
 //! | file | purpose |
 //! |---|---|
-//! | `boundary.rs` | what crosses between the extension and the shared object with LLVM in it |
 //! | `hotness.rs` | counters that find hot functions and loops |
-//! | `object.rs` | from an object file to code in code memory |
-//! | `relocate.rs` | the kinds of relocations |
-//! | `library.rs` | the functions that LLVM calls of its own accord |
+//! | `policy.rs` | what is compiled when, installed, and made anew |
+//! | `snapshot.rs` | what a compilation may know |
+//! | `artifact.rs` | installed code and what it keeps alive |
+//! | `leave.rs` | from optimized code back to real frames in baseline code |
+//! | `service.rs` | the compiler thread |
+//! | `boundary.rs` | what crosses between the extension and the shared object with LLVM in it |
+//! | `object.rs`, `relocate.rs`, `library.rs` | an object file in code memory |
 
+pub mod artifact;
 pub mod boundary;
 pub mod hotness;
-pub mod library;
+mod leave;
+mod library;
 pub mod object;
-pub mod relocate;
+pub mod policy;
+mod relocate;
+pub mod service;
+mod snapshot;

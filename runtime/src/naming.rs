@@ -1,0 +1,29 @@
+//! Names of code objects, for logs.
+
+use hotstamp_layout::ffi::{self, PyCodeObject, PyObject};
+
+/// `file:qualname` of a code object, for logs.
+///
+/// # Safety
+/// A live code object; GIL held.
+pub unsafe fn qualified_name(code: *mut PyCodeObject) -> String {
+    // SAFETY: both are str objects; a failing encoding gives null and is cleared.
+    unsafe {
+        let text = |object: *mut PyObject| {
+            let utf8 = ffi::PyUnicode_AsUTF8(object);
+            if utf8.is_null() {
+                ffi::PyErr_Clear();
+                return String::from("?");
+            }
+            std::ffi::CStr::from_ptr(utf8)
+                .to_string_lossy()
+                .into_owned()
+        };
+        format!(
+            "{}:{}",
+            text((*code).co_filename),
+            text((*code).co_qualname)
+        )
+    }
+}
+

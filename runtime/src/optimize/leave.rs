@@ -1,0 +1,242 @@
+//! Leaving optimized code: the live values become real frames, which go on in baseline code. An exit cannot fail.
+
+use hotstamp_job::{Action, FramePlan, Mode, Source};
+use hotstamp_layout::ffi::{self, PyFunctionObject, PyObject, PyThreadState};
+use hotstamp_layout::refs::{self, StackRef};
+
+use super::artifact::Artifact;
+use super::policy;
+use crate::code_data::CodeData;
+use crate::{Frame, frame_stack, resume};
+
+/// Reads the values that compiled code handed over.
+#[derive(Clone, Copy)]
+struct Values(*const u64);
+
+impl Values {
+    fn word(self, index: u16) -> u64 {
+        // SAFETY: the code stored as many words as its plan names.
+        unsafe { self.0.add(usize::from(index)).read() }
+    }
+}
+
+/// A new int as bits. There is no way back from here without memory.
+pub(super) unsafe extern "C" fn box_int(value: i64) -> usize {
+    // SAFETY: GIL held.
+    unsafe { boxed(ffi::PyLong_FromLongLong(value)) }
+}
+
+/// A new float as bits.
+pub(super) unsafe extern "C" fn box_float(value: f64) -> usize {
+    // SAFETY: GIL held.
+    unsafe { boxed(ffi::PyFloat_FromDouble(value)) }
+}
+
+unsafe fn boxed(object: *mut PyObject) -> usize {
+    if object.is_null() {
+        // SAFETY: does not return.
+        unsafe { ffi::Py_FatalError(c"hotstamp: out of memory for a number".as_ptr()) };
+    }
+    // SAFETY: a new reference.
+    unsafe { StackRef::from_steal(object).bits }
+}
+
+/// The bits for a slot, and whether they are a new object made for it. `None` if the slot is as it should be.
+unsafe fn materialize(source: Source, values: Values) -> Option<(usize, bool)> {
+    // SAFETY: bits that were handed over are valid references; GIL held.
+    unsafe {
+        Some(match source {
+            Source::InPlace => return None,
+            Source::Null => (StackRef::NULL.bits, false),
+            Source::Constant(bits) => (bits as usize, false),
+            Source::Bits(index, mode) => {
+                let bits = values.word(index) as usize;
+                match mode {
+                    Mode::Move => (bits, false),
+                    Mode::Borrow => (bits | 1, false),
+                    Mode::Dup if bits == StackRef::NULL.bits => (bits, false),
+                    Mode::Dup => (StackRef::from_new((bits & !1) as *mut PyObject).bits, true),
+                }
+            }
+            Source::Int(index) => (box_int(values.word(index).cast_signed()), true),
+            Source::Float(index) => (box_float(f64::from_bits(values.word(index))), true),
+            Source::Bool(index) => (StackRef::bool(values.word(index) != 0).bits, false),
+            Source::ConstantInt(value) => (box_int(value), true),
+            Source::ConstantFloat(value) => (box_float(value), true),
+            Source::MaybeInt(flag, index) if values.word(flag) != 0 => (box_int(values.word(index).cast_signed()), true),
+            Source::MaybeFloat(flag, index) if values.word(flag) != 0 => (box_float(f64::from_bits(values.word(index))), true),
+            Source::MaybeInt(..) | Source::MaybeFloat(..) => (StackRef::NULL.bits, false),
+            Source::Range(next, left, step) => (range_iterator(values.word(next).cast_signed(), values.word(left).cast_signed(), step), true),
+        })
+    }
+}
+
+/// A range iterator that is about to give `next` and has `left` values.
+unsafe fn range_iterator(next: i64, left: i64, step: i64) -> usize {
+    // SAFETY: GIL held; each call's result is checked, none runs Python code. A set exception is kept aside.
+    unsafe {
+        let raised = ffi::PyErr_GetRaisedException();
+        let stop = next + left * step;
+        let range = ffi::PyObject_CallFunction((&raw mut ffi::PyRange_Type).cast(), c"LLL".as_ptr(), next, stop, step);
+        if range.is_null() {
+            ffi::Py_FatalError(c"hotstamp: out of memory for a range".as_ptr());
+        }
+        let iterator = ffi::PyObject_GetIter(range);
+        refs::decref(range);
+        if !raised.is_null() {
+            ffi::PyErr_SetRaisedException(raised);
+        }
+        boxed(iterator)
+    }
+}
+
+/// Writes a frame's locals and operand stack. Objects made for it are noted in `made`.
+unsafe fn fill(frame: *mut Frame, plan: &FramePlan, values: Values, made: &mut Vec<usize>) {
+    // SAFETY: the frame has room for its locals and its operand stack.
+    unsafe {
+        let slots = (&raw mut (*frame).localsplus).cast::<usize>();
+        for (index, source) in plan.locals.iter().chain(&plan.stack).enumerate() {
+            if let Some((bits, new)) = materialize(*source, values) {
+                slots.add(index).write(bits);
+                if new {
+                    made.push(bits);
+                }
+            }
+        }
+        (*frame).stackpointer = slots.add(plan.locals.len() + plan.stack.len()).cast();
+    }
+}
+
+/// Sets where a frame is, for whoever looks.
+unsafe fn set_instruction(frame: *mut Frame, data: *mut CodeData, offset: u32) {
+    // SAFETY: the offset is within the code.
+    unsafe { (*frame).instr_ptr = (*data).code_start.add(offset as usize) };
+}
+
+/// Pushes and links the frame of an inlined call.
+unsafe fn push_inlined(tstate: *mut PyThreadState, caller: *mut Frame, plan: &FramePlan, data: *mut CodeData, values: Values, made: &mut Vec<usize>) -> *mut Frame {
+    // SAFETY: the artifact keeps the function alive; the caller is the running frame.
+    unsafe {
+        let words = frame_stack::push_words(tstate, (*data).frame_words as usize);
+        if words.is_null() {
+            ffi::Py_FatalError(c"hotstamp: out of memory for a frame".as_ptr());
+        }
+        let frame = words.cast::<Frame>();
+        let function = plan.function as *mut PyFunctionObject;
+        frame_stack::initialize_frame(frame, StackRef::from_new(function.cast()), std::ptr::null_mut(), (*data).code, (*data).nlocalsplus as usize, caller);
+        fill(frame, plan, values, made);
+        (*tstate).current_frame = frame;
+        (*tstate).py_recursion_remaining -= 1;
+        frame
+    }
+}
+
+/// What compiled code calls in its cold blocks. Returns what the body returns.
+///
+/// # Safety
+/// Called by the artifact's code, with the outer frame running and the values that the plan names.
+pub(super) unsafe extern "C" fn leave(artifact: *mut Artifact, plan: usize, frame: *mut Frame, tstate: *mut PyThreadState, values: *const u64) -> usize {
+    // SAFETY: the artifact lives as long as its code; the plans are its own.
+    unsafe {
+        let plan_index = plan;
+        let plan = &(&(*artifact).metadata.plans)[plan_index];
+        policy::note_exit(artifact, plan_index);
+        let data_of = |frame: &FramePlan| (&(*artifact).codes)[frame.code as usize];
+        let values = Values(values);
+        let mut made = Vec::new();
+        let mut frames: Vec<(*mut Frame, *mut CodeData, u32)> = Vec::with_capacity(plan.frames.len());
+        for (depth, frame_plan) in plan.frames.iter().enumerate() {
+            let data = data_of(frame_plan);
+            let this = if depth == 0 {
+                fill(frame, frame_plan, values, &mut made);
+                frame
+            } else {
+                push_inlined(tstate, frames[depth - 1].0, frame_plan, data, values, &mut made)
+            };
+            set_instruction(this, data, frame_plan.offset);
+            frames.push((this, data, frame_plan.offset));
+        }
+        let Some((inner, data, offset)) = frames.pop() else {
+            unreachable!("every plan has a frame");
+        };
+        let mut bits = match plan.action {
+            Action::Raise => resume::raise_in_frame(tstate, inner, data, offset),
+            _ => resume::resume_frame(tstate, inner, data, offset),
+        };
+        while let Some((outer, data, call)) = frames.pop() {
+            bits = resume::return_into(tstate, outer, data, call, bits);
+        }
+        bits
+    }
+}
+
+/// Frees an object while the frames are as a plan says, then forgets them again.
+///
+/// # Safety
+/// As `leave`; the object's reference count is zero.
+pub(super) unsafe extern "C" fn dealloc_at(artifact: *mut Artifact, plan: usize, frame: *mut Frame, tstate: *mut PyThreadState, values: *const u64, object: *mut PyObject) {
+    // SAFETY: as `leave`. Slots that own what compiled code owns too are not released here.
+    unsafe {
+        let plan = &(&(*artifact).metadata.plans)[plan];
+        let values = Values(values);
+        let mut made = Vec::new();
+        let mut inner = Vec::new();
+        let mut current = frame;
+        for (depth, frame_plan) in plan.frames.iter().enumerate() {
+            let data = (&(*artifact).codes)[frame_plan.code as usize];
+            if depth == 0 {
+                fill(frame, frame_plan, values, &mut made);
+            } else {
+                current = push_inlined(tstate, current, frame_plan, data, values, &mut made);
+                inner.push(current);
+            }
+            set_instruction(current, data, frame_plan.offset);
+        }
+        ffi::_Py_Dealloc(object);
+        while let Some(this) = inner.pop() {
+            (*tstate).current_frame = (*this).previous;
+            (*tstate).py_recursion_remaining += 1;
+            if (*this).frame_obj.is_null() {
+                let function = (&raw const (*this).f_funcobj).read();
+                let executable = (&raw const (*this).f_executable).read();
+                frame_stack::pop_frame(tstate, this);
+                function.close();
+                executable.close();
+            } else {
+                // The frame object takes the frame over, with references of its own.
+                let slots = (&raw mut (*this).localsplus).cast::<StackRef>();
+                let end = (*this).stackpointer.cast::<StackRef>();
+                let mut slot = slots;
+                while slot < end {
+                    let bits = slot.read();
+                    if !bits.is_null() {
+                        slot.write(StackRef::from_new(bits.as_ptr_borrow()));
+                    }
+                    slot = slot.add(1);
+                }
+                ffi::_PyEval_FrameClearAndPop(tstate, this);
+            }
+        }
+        for bits in made {
+            StackRef { bits }.close();
+        }
+    }
+}
+
+/// Runs the baseline body instead of optimized code.
+pub(super) unsafe extern "C" fn run_baseline(frame: *mut Frame, data: *mut CodeData, tstate: *mut PyThreadState) -> usize {
+    // SAFETY: the frame is as calls make it.
+    unsafe { resume::enter_body(frame, tstate, data, (*data).baseline) }
+}
+
+/// Room for a frame in a new chunk of the data stack.
+pub(super) unsafe extern "C" fn push_chunk(tstate: *mut PyThreadState, words: usize) -> *mut *mut PyObject {
+    // SAFETY: GIL held, the current thread's state.
+    unsafe {
+        let base = frame_stack::push_words(tstate, words);
+        if base.is_null() {
+            ffi::Py_FatalError(c"hotstamp: out of memory for a frame".as_ptr());
+        }
+        base
+    }
+}

@@ -1,0 +1,417 @@
+//! What is compiled when: from a hot function or loop to a job, from a finished job to installed code, from repeated exits to another attempt.
+
+use std::collections::{HashMap, HashSet};
+use std::ffi::{c_int, c_void};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use hotstamp_job::artifact::Reason;
+use hotstamp_job::{Metadata, Options, Process};
+use hotstamp_layout::ffi::{self, PyThreadState};
+use hotstamp_layout::refs;
+
+use super::artifact::{Artifact, Installed};
+use super::service::{self, Finished, Job};
+use super::{hotness, leave, object, snapshot};
+use crate::Frame;
+use crate::code_data::CodeData;
+use crate::code_memory::CodeMemory;
+
+/// How the tier behaves.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// Compile at once, on the calling thread (`HOTSTAMP_TIER=optimizer`).
+    pub synchronous: bool,
+    /// What jobs ask for.
+    pub options: Options,
+    /// Folder for dumps, if any is asked for.
+    pub dump_folder: Option<std::path::PathBuf>,
+    /// Only functions whose qualified name contains this are dumped.
+    pub dump_filter: Option<String>,
+    /// Enter hot loops in the middle (`HOTSTAMP_OSR`).
+    pub on_stack_replacement: bool,
+}
+
+/// Exits of one plan after which its code is compiled anew with what was learnt.
+const EXITS_TO_LEARN: u32 = 8;
+
+/// Attempts at one entry; the last one's code stays, however often it leaves.
+const MOST_ATTEMPTS: u32 = 6;
+
+/// Back edges after which a loop that was left for a pending event enters its code again.
+const HEAT_TO_RETURN: u32 = 64;
+
+/// Heat of a function whose code was retired.
+const HEAT_TO_LEARN: u32 = 200;
+
+#[derive(Default)]
+struct State {
+    settings: Settings,
+    installed: Installed,
+    /// Jobs under way, by number.
+    under_way: HashMap<u64, Waiting>,
+    /// Entries that were asked for, so that nobody asks again.
+    asked: HashSet<(usize, u32)>,
+    /// Attempts by entry.
+    attempts: HashMap<(usize, u32), u32>,
+    /// Instructions whose guards failed: code object, offset.
+    failed: HashMap<usize, Vec<(u64, u32)>>,
+    next_id: u64,
+    totals: Totals,
+}
+
+struct Waiting {
+    artifact: *mut Artifact,
+    name: String,
+    since: Instant,
+}
+
+// SAFETY: the pointers are used under the GIL only.
+unsafe impl Send for Waiting {}
+
+/// Sums for the statistics.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Totals {
+    /// Functions and loops compiled and installed.
+    pub compiled: u64,
+    /// Refused.
+    pub refused: u64,
+    /// Failed: defects.
+    pub failed: u64,
+    /// Bytes of machine code.
+    pub code_bytes: u64,
+    /// Time on the compiler thread.
+    pub compile_time: Duration,
+    /// Longest stop of the program for a snapshot or an installation.
+    pub longest_stall: Duration,
+    /// All stops together.
+    pub stalled: Duration,
+    /// From hot to installed, added up.
+    pub latency: Duration,
+    /// Recompilations after exits.
+    pub retired: u64,
+}
+
+static STATE: Mutex<Option<State>> = Mutex::new(None);
+static STARTED: AtomicBool = AtomicBool::new(false);
+static EXITS: [AtomicU64; Reason::ALL.len()] = [const { AtomicU64::new(0) }; Reason::ALL.len()];
+
+fn state() -> MutexGuard<'static, Option<State>> {
+    STATE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Starts the tier: hot functions are compiled from here on.
+pub fn start(settings: Settings, threshold: u32) {
+    hotness::set_threshold(threshold);
+    *state() = Some(State { settings, ..State::default() });
+    STARTED.store(true, Ordering::Relaxed);
+    service::set_wakeup(wake);
+    hotness::set_hooks(hot_call, hot_loop);
+}
+
+/// Sums, if the tier was started.
+pub fn totals() -> Option<Totals> {
+    state().as_ref().map(|state| state.totals)
+}
+
+/// Exits of optimized code by reason.
+pub fn exits() -> impl Iterator<Item = (Reason, u64)> {
+    Reason::ALL.iter().map(|&reason| (reason, EXITS[reason as usize].load(Ordering::Relaxed)))
+}
+
+/// The function's data is about to be freed.
+pub fn forget(data: *mut CodeData) {
+    if !STARTED.load(Ordering::Relaxed) {
+        return;
+    }
+    if let Some(state) = state().as_mut() {
+        state.installed.forget(data);
+        state.asked.retain(|(place, _)| *place != data as usize);
+        state.attempts.retain(|(place, _), _| *place != data as usize);
+        state.failed.remove(&(data as usize));
+    }
+}
+
+unsafe extern "C" fn hot_call(_frame: *mut Frame, _tstate: *mut PyThreadState, data: *mut CodeData) {
+    // SAFETY: `data` is live, GIL held.
+    unsafe { request(data, 0) }
+}
+
+unsafe extern "C" fn hot_loop(frame: *mut Frame, _tstate: *mut PyThreadState, data: *mut CodeData, head: u32) -> *const u8 {
+    // SAFETY: `data` is live, GIL held; the frame is the running one.
+    unsafe {
+        if (*frame).frame_obj.is_null() {
+            let find = || state().as_ref().filter(|state| state.settings.on_stack_replacement).and_then(|state| state.installed.get(data, head)).and_then(|artifact| (*artifact).code());
+            if let Some(code) = find() {
+                return code.0;
+            }
+            request(data, head);
+            if let Some(code) = find() {
+                return code.0;
+            }
+        }
+        if (*data).optimized.0.is_null() {
+            // The function's next calls may be as hot.
+            request(data, 0);
+        }
+        std::ptr::null()
+    }
+}
+
+/// Asks for code, unless somebody did.
+unsafe fn request(data: *mut CodeData, entry: u32) {
+    let started = Instant::now();
+    // SAFETY: `data` is live, GIL held. Nothing between the locks runs Python code.
+    unsafe {
+        let (settings, id, failed) = {
+            let mut state = state();
+            let Some(state) = state.as_mut() else { return };
+            if entry != 0 && !state.settings.on_stack_replacement || !state.asked.insert((data as usize, entry)) {
+                return;
+            }
+            state.next_id += 1;
+            (state.settings.clone(), state.next_id, state.failed.get(&(data as usize)).cloned().unwrap_or_default())
+        };
+        let Some(mut job) = snapshot::take(data, entry) else { return };
+        let artifact = Artifact::new(id, data, entry);
+        job.id = id;
+        job.process = process(artifact);
+        job.failed = failed;
+        job.options = settings.options.clone();
+        let name = job.codes[0].name.clone();
+        if settings.dump_filter.as_ref().is_some_and(|filter| !name.contains(filter.as_str())) {
+            job.options.dump_hir = false;
+            job.options.dump_llvm = false;
+            job.options.dump_asm = false;
+        }
+        (*artifact).hold(&job);
+        let Ok(bytes) = postcard::to_allocvec(&job) else { return };
+        if let Some(state) = state().as_mut() {
+            state.under_way.insert(id, Waiting { artifact, name, since: started });
+            state.stall(started.elapsed());
+        }
+        let job = Job { id, heat: 0, bytes };
+        if settings.synchronous {
+            install(service::compile_now(job));
+        } else if service::submit(job).is_err()
+            && let Some(state) = state().as_mut()
+        {
+            state.under_way.remove(&id);
+            state.asked.remove(&(data as usize, entry));
+            (*data).heat = hotness::threshold();
+        }
+    }
+}
+
+impl State {
+    fn stall(&mut self, time: Duration) {
+        self.totals.stalled += time;
+        self.totals.longest_stall = self.totals.longest_stall.max(time);
+    }
+}
+
+/// On the compiler thread: something is finished. Asks a thread with the GIL to look.
+fn wake() {
+    unsafe extern "C" fn look(_: *mut c_void) -> c_int {
+        while let Some(finished) = service::take_finished() {
+            // SAFETY: pending calls run with the GIL.
+            unsafe { install(finished) };
+        }
+        0
+    }
+    // SAFETY: may be called without the GIL. If there are too many already, the next result asks again.
+    unsafe { ffi::Py_AddPendingCall(Some(look), std::ptr::null_mut()) };
+}
+
+/// Installs a result, or notes that there is none.
+unsafe fn install(finished: Finished) {
+    let started = Instant::now();
+    let (id, result, elapsed) = match finished {
+        Finished::Compiled { id, object, metadata, elapsed } => (id, Ok((object, metadata)), elapsed),
+        Finished::Refused { id, reason } => (id, Err((false, reason)), Duration::ZERO),
+        Finished::Failed { id, message } => (id, Err((true, message)), Duration::ZERO),
+    };
+    let (waiting, settings) = {
+        let mut state = state();
+        let Some(state) = state.as_mut() else { return };
+        let Some(waiting) = state.under_way.remove(&id) else { return };
+        (waiting, state.settings.clone())
+    };
+    // SAFETY: the artifact is ours; it holds its codes, so their data is live. GIL held.
+    unsafe {
+        let artifact = waiting.artifact;
+        let (data, entry) = ((*artifact).data, (*artifact).entry);
+        let placed = result.and_then(|(code, metadata)| {
+            let metadata: Metadata = postcard::from_bytes(&metadata).map_err(|error| (true, error.to_string()))?;
+            dump(&settings, &waiting.name, id, &metadata);
+            let placed = object::place(CodeMemory::global(), &code).map_err(|error| (true, error.to_string()))?;
+            Ok((placed, metadata))
+        });
+        match placed {
+            Ok((placed, metadata)) => {
+                let bytes = placed.len;
+                tracing::debug!(
+                    tier = "optimizer",
+                    entry,
+                    bytes,
+                    micros = elapsed.as_micros() as u64,
+                    instructions = metadata.hir_instructions,
+                    exits = metadata.plans.len(),
+                    "Finished compiling {}",
+                    waiting.name
+                );
+                let code = placed.entry;
+                (*artifact).uses = vec![0; metadata.plans.len()];
+                (*artifact).metadata = metadata;
+                (*artifact).placed = Some(placed);
+                if entry == 0 {
+                    CodeData::install_optimized(data, code);
+                } else {
+                    (*data).heat = 1;
+                }
+                if let Some(state) = state().as_mut() {
+                    state.installed.insert(data, entry, artifact);
+                    state.totals.compiled += 1;
+                    state.totals.code_bytes += bytes as u64;
+                    state.totals.compile_time += elapsed;
+                    state.totals.latency += waiting.since.elapsed();
+                    state.stall(started.elapsed());
+                }
+                let needed: HashSet<u64> = (*artifact)
+                    .metadata
+                    .anchors
+                    .iter()
+                    .copied()
+                    .chain((&(*artifact).metadata.inlined).iter().map(|index| (*(&(*artifact).codes)[*index as usize]).code as u64))
+                    .collect();
+                (*artifact).keep_only(|object| needed.contains(&object));
+            }
+            Err((defect, message)) => {
+                if defect {
+                    tracing::warn!("not optimized: {}: {message}", waiting.name);
+                } else {
+                    tracing::debug!("not optimized: {}: {message}", waiting.name);
+                }
+                if let Some(state) = state().as_mut() {
+                    if defect {
+                        state.totals.failed += 1;
+                    } else {
+                        state.totals.refused += 1;
+                    }
+                }
+                (*artifact).keep_only(|_| false);
+            }
+        }
+    }
+}
+
+fn dump(settings: &Settings, name: &str, id: u64, metadata: &Metadata) {
+    let Some(folder) = &settings.dump_folder else { return };
+    let plain: String = name.rsplit(':').next().unwrap_or(name).chars().map(|c| if c.is_alphanumeric() || c == '.' || c == '_' { c } else { '_' }).collect();
+    for (kind, text) in &metadata.dumps {
+        let file = folder.join(format!("{id:04}-{plain}.{kind}"));
+        if let Err(error) = std::fs::create_dir_all(folder).and_then(|()| std::fs::write(&file, text)) {
+            tracing::warn!("{} cannot be written: {error}", file.display());
+        }
+    }
+}
+
+/// An exit is being taken. Decides whether the code should be made anew.
+///
+/// # Safety
+/// The artifact is the one that is left; GIL held.
+pub(super) unsafe fn note_exit(artifact: *mut Artifact, plan: usize) {
+    // SAFETY: see above.
+    unsafe {
+        let plan_of = &(&(*artifact).metadata.plans)[plan];
+        let reason = plan_of.reason;
+        EXITS[reason as usize].fetch_add(1, Ordering::Relaxed);
+        let data = (*artifact).data;
+        match reason {
+            Reason::Raised | Reason::State => return,
+            Reason::Events | Reason::FrameObserved => {
+                if (*artifact).entry != 0 || state().as_ref().is_some_and(|state| state.installed.has_loop(data)) {
+                    (*data).heat = HEAT_TO_RETURN;
+                }
+                return;
+            }
+            _ => {}
+        }
+        let uses = &mut (&mut (*artifact).uses)[plan];
+        *uses += 1;
+        if *uses < EXITS_TO_LEARN || (*artifact).retired {
+            if (*artifact).entry != 0 && !(*artifact).retired {
+                (*data).heat = HEAT_TO_RETURN;
+            }
+            return;
+        }
+        let Some(inner) = plan_of.frames.last() else { return };
+        let code = (*(&(*artifact).codes)[inner.code as usize]).code as u64;
+        let entry = (*artifact).entry;
+        let mut state = state();
+        let Some(state) = state.as_mut() else { return };
+        let attempts = state.attempts.entry((data as usize, entry)).or_default();
+        if *attempts >= MOST_ATTEMPTS {
+            return;
+        }
+        *attempts += 1;
+        state.failed.entry(data as usize).or_default().push((code, inner.offset));
+        state.totals.retired += 1;
+        state.asked.remove(&(data as usize, entry));
+        state.installed.remove(data, entry);
+        (*artifact).retired = true;
+        if entry == 0 {
+            CodeData::uninstall_optimized(data);
+        }
+        (*data).heat = HEAT_TO_LEARN;
+    }
+}
+
+/// Addresses of this process, for a job.
+fn process(artifact: *mut Artifact) -> Process {
+    let freelist = |field: usize| {
+        // SAFETY: hotstamp runs in the main interpreter.
+        let interp = unsafe { ffi::PyInterpreterState_Main() } as usize;
+        (interp + std::mem::offset_of!(ffi::PyInterpreterState, object_state) + std::mem::offset_of!(ffi::_py_object_state, freelists) + field) as u64
+    };
+    unsafe extern "C" {
+        fn pow(x: f64, y: f64) -> f64;
+        fn sin(x: f64) -> f64;
+        fn cos(x: f64) -> f64;
+    }
+    Process {
+        artifact: artifact as u64,
+        plain_version: crate::hooks::tracing::plain_version_cell() as u64,
+        int_type: (&raw const ffi::PyLong_Type) as u64,
+        float_type: (&raw const ffi::PyFloat_Type) as u64,
+        list_type: (&raw const ffi::PyList_Type) as u64,
+        tuple_type: (&raw const ffi::PyTuple_Type) as u64,
+        dict_type: (&raw const ffi::PyDict_Type) as u64,
+        str_type: (&raw const ffi::PyUnicode_Type) as u64,
+        list_iterator_type: (&raw const ffi::PyListIter_Type) as u64,
+        tuple_iterator_type: (&raw const ffi::PyTupleIter_Type) as u64,
+        range_iterator_type: (&raw const ffi::PyRangeIter_Type) as u64,
+        function_type: (&raw const ffi::PyFunction_Type) as u64,
+        type_type: (&raw const ffi::PyType_Type) as u64,
+        small_ints: refs::small_ints() as u64,
+        true_object: (&raw const ffi::_Py_TrueStruct) as u64,
+        false_object: (&raw const ffi::_Py_FalseStruct) as u64,
+        none_object: (&raw const ffi::_Py_NoneStruct) as u64,
+        float_freelist: freelist(std::mem::offset_of!(ffi::_Py_freelists, floats)),
+        int_freelist: freelist(std::mem::offset_of!(ffi::_Py_freelists, ints)),
+        box_int: leave::box_int as *const () as u64,
+        box_float: leave::box_float as *const () as u64,
+        dealloc: ffi::_Py_Dealloc as *const () as u64,
+        dealloc_at: leave::dealloc_at as *const () as u64,
+        exit: leave::leave as *const () as u64,
+        clear_frame: ffi::_PyEval_FrameClearAndPop as *const () as u64,
+        pop_frame: ffi::_PyThreadState_PopFrame as *const () as u64,
+        baseline: leave::run_baseline as *const () as u64,
+        push_chunk: leave::push_chunk as *const () as u64,
+        new_instance: 0,
+        pow: pow as *const () as u64,
+        sin: sin as *const () as u64,
+        cos: cos as *const () as u64,
+    }
+}
