@@ -272,8 +272,7 @@ impl<'j> Builder<'j> {
         }
         let state = self.state.clone();
         self.enter_function(0, None, 0, 0, entry, state)?;
-        let function = self.functions.pop().ok_or(BuildError::BadBytecode)?;
-        for (edge, value) in function.returns {
+        for (edge, value) in std::mem::take(&mut self.function_mut().returns) {
             self.resume_edge(edge);
             self.finish_return(value);
         }

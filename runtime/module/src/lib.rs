@@ -5,6 +5,7 @@
 
 mod inspect;
 mod lifecycle;
+mod optimizer;
 mod log;
 mod run_main;
 

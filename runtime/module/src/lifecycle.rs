@@ -148,6 +148,12 @@ pub(crate) fn enable(_py: Python<'_>) -> PyResult<bool> {
         return Ok(false);
     }
     hotstamp_baseline::start().map_err(|error| PyRuntimeError::new_err(error.to_string()))?;
+    static OPTIMIZER: std::sync::Once = std::sync::Once::new();
+    OPTIMIZER.call_once(|| match SETTINGS.get().map(|settings| settings.tier) {
+        Some(Tier::Optimizer) => crate::optimizer::start(true),
+        Some(Tier::Auto) => crate::optimizer::start(false),
+        _ => {}
+    });
     // SAFETY: the GIL is held, and the extension refuses to be imported outside the main interpreter.
     unsafe { hooks::enable() }.map_err(|error| PyRuntimeError::new_err(error.to_string()))?;
     Ok(true)

@@ -16,6 +16,7 @@ pub mod boundary;
 pub mod hotness;
 mod leave;
 mod library;
+pub mod loader;
 pub mod object;
 pub mod policy;
 mod relocate;

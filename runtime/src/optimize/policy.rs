@@ -231,6 +231,7 @@ unsafe fn install(finished: Finished) {
         Finished::Compiled { id, object, metadata, elapsed } => (id, Ok((object, metadata)), elapsed),
         Finished::Refused { id, reason } => (id, Err((false, reason)), Duration::ZERO),
         Finished::Failed { id, message } => (id, Err((true, message)), Duration::ZERO),
+        Finished::Dropped { id } => return drop_job(id),
     };
     let (waiting, settings) = {
         let mut state = state();
@@ -306,6 +307,19 @@ unsafe fn install(finished: Finished) {
     }
 }
 
+/// A job came back untouched: its function may be hot again later.
+fn drop_job(id: u64) {
+    let mut state = state();
+    let Some(state) = state.as_mut() else { return };
+    let Some(waiting) = state.under_way.remove(&id) else { return };
+    // SAFETY: the artifact holds its code, so the data is live. The artifact itself is left: it never was anything.
+    unsafe {
+        let (data, entry) = ((*waiting.artifact).data, (*waiting.artifact).entry);
+        state.asked.remove(&(data as usize, entry));
+        (*data).heat = hotness::threshold();
+    }
+}
+
 fn dump(settings: &Settings, name: &str, id: u64, metadata: &Metadata) {
     let Some(folder) = &settings.dump_folder else { return };
     let plain: String = name.rsplit(':').next().unwrap_or(name).chars().map(|c| if c.is_alphanumeric() || c == '.' || c == '_' { c } else { '_' }).collect();
@@ -375,11 +389,7 @@ fn process(artifact: *mut Artifact) -> Process {
         let interp = unsafe { ffi::PyInterpreterState_Main() } as usize;
         (interp + std::mem::offset_of!(ffi::PyInterpreterState, object_state) + std::mem::offset_of!(ffi::_py_object_state, freelists) + field) as u64
     };
-    unsafe extern "C" {
-        fn pow(x: f64, y: f64) -> f64;
-        fn sin(x: f64) -> f64;
-        fn cos(x: f64) -> f64;
-    }
+    let library = |name: &str| super::library::address_of(name).unwrap_or(0) as u64;
     Process {
         artifact: artifact as u64,
         plain_version: crate::hooks::tracing::plain_version_cell() as u64,
@@ -410,8 +420,8 @@ fn process(artifact: *mut Artifact) -> Process {
         baseline: leave::run_baseline as *const () as u64,
         push_chunk: leave::push_chunk as *const () as u64,
         new_instance: 0,
-        pow: pow as *const () as u64,
-        sin: sin as *const () as u64,
-        cos: cos as *const () as u64,
+        pow: library("pow"),
+        sin: library("sin"),
+        cos: library("cos"),
     }
 }

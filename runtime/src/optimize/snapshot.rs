@@ -72,7 +72,7 @@ impl Snapshot<'_> {
         unsafe {
             let code = (*data).code;
             let bytecode = base_code(code);
-            let count = ffi::PyTuple_GET_SIZE((*code).co_consts) as usize;
+            let count = refs::size_of_var((*code).co_consts) as usize;
             let constants = (0..count)
                 .map(|index| {
                     let object = refs::tuple_item((*code).co_consts, index);
