@@ -180,6 +180,8 @@ pub(crate) struct Builder<'j> {
     objects: HashMap<u64, &'j Object>,
     anchors: BTreeSet<u64>,
     inlined: BTreeSet<u32>,
+    /// Why the attempt ends, noted where no error can be returned.
+    stop: Option<Stop>,
 }
 
 /// A built graph with what it depends on.
@@ -244,6 +246,7 @@ impl<'j> Builder<'j> {
             objects,
             anchors: BTreeSet::new(),
             inlined: BTreeSet::new(),
+            stop: None,
         }
     }
 
@@ -258,7 +261,7 @@ impl<'j> Builder<'j> {
         let depth = if entry == 0 { 0 } else { depth_at(&code.bytecode, entry).ok_or(BuildError::BadBytecode)? };
         let slots = code.nlocalsplus as usize;
         for index in 0..slots + depth {
-            let unbound = entry == 0 && index >= code.argcount as usize;
+            let unbound = entry == 0 && index >= code.parameters as usize;
             let entry = if unbound {
                 Entry::Null
             } else {
@@ -314,6 +317,9 @@ impl<'j> Builder<'j> {
                     return Err(BuildError::TooLarge.into());
                 }
                 self.instruction()?;
+                if let Some(stop) = self.stop.take() {
+                    return Err(stop);
+                }
                 if !self.open {
                     break;
                 }

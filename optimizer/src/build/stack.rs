@@ -113,8 +113,18 @@ impl Builder<'_> {
             Entry::Owned(value) | Entry::Borrowed(value) | Entry::Lent(value) => (value, false),
             Entry::Unboxed(value) => (self.boxed(value), true),
             Entry::Null => (self.emit(Op::ConstRef(NULL_BITS), Type::Ref, &[]), false),
-            Entry::Maybe(..) | Entry::Range(..) => unreachable!("checked by the callers"),
+            Entry::Maybe(..) | Entry::Range(..) => (self.not_a_reference(entry), false),
         }
+    }
+
+    /// Something wants an object where there is none: the attempt ends behind the instruction.
+    fn not_a_reference(&mut self, entry: Entry) -> Value {
+        if matches!(entry, Entry::Range(..)) && self.hints.real_ranges.insert((self.function().path, u32::MAX)) {
+            self.stop = Some(Stop::Restart);
+        } else if self.stop.is_none() {
+            self.stop = Some(Stop::Failed(BuildError::Unsupported("an unbound or virtual operand")));
+        }
+        self.emit(Op::ConstRef(NULL_BITS), Type::Ref, &[])
     }
 
     /// A new object for an unboxed value (owned).
@@ -146,7 +156,7 @@ impl Builder<'_> {
             }
             Entry::Unboxed(value) => self.boxed(value),
             Entry::Null => self.emit(Op::ConstRef(NULL_BITS), Type::Ref, &[]),
-            Entry::Maybe(..) | Entry::Range(..) => unreachable!("checked by the callers"),
+            Entry::Maybe(..) | Entry::Range(..) => self.not_a_reference(entry),
         }
     }
 

@@ -80,6 +80,8 @@ pub struct Code {
     pub nlocalsplus: u32,
     /// `co_argcount`.
     pub argcount: u32,
+    /// Locals that are bound when a call begins: all parameters.
+    pub parameters: u32,
     /// `co_flags`.
     pub flags: u32,
     /// `co_framesize`.

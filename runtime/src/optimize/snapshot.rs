@@ -92,6 +92,10 @@ impl Snapshot<'_> {
                 constants,
                 nlocalsplus: (*data).nlocalsplus,
                 argcount: (*data).argcount,
+                parameters: (*data).argcount
+                    + (*code).co_kwonlyargcount as u32
+                    + u32::from(flags & ffi::CO_VARARGS != 0)
+                    + u32::from(flags & ffi::CO_VARKEYWORDS != 0),
                 flags,
                 frame_words: (*data).frame_words,
                 stack_size: (*code).co_stacksize as u32,
