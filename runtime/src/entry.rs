@@ -195,7 +195,7 @@ pub unsafe extern "C" fn enter_slow(
 }
 
 /// Whether the native stack is past its soft limit: the interpreter then decides between going on and raising.
-unsafe fn native_stack_low(tstate: *mut PyThreadState) -> bool {
+pub(crate) unsafe fn native_stack_low(tstate: *mut PyThreadState) -> bool {
     let here = 0u8;
     // SAFETY: every `PyThreadState` is the first member of a `_PyThreadStateImpl`.
     unsafe {
