@@ -172,7 +172,7 @@ unsafe fn finish(
         trampoline(
             frame,
             tstate,
-            compiler.resume,
+            compiler.enter_at,
             data,
             CodePtr(continuation.resume),
             continuation.result,

@@ -100,7 +100,7 @@ stub_table! {
     /// Leaves to the interpreter at the site's instruction; `A2` is the reason.
     leave_at,
     /// From the trampoline into the middle of a body: `A4` is the machine code to go on at, `A5` what `Acc` holds there.
-    resume,
+    enter_at,
     /// C entry of bodies: `(frame, data, tstate) -> bits`.
     c_entry,
     /// Body entry of C functions: calls `CodeData::optimized` as `(frame, data, tstate) -> bits`.
