@@ -627,6 +627,49 @@ def test_foreign_evaluator_sees_every_call(run_snippet):
     assert run_snippet(code) == expected
 
 
+def test_foreign_evaluator_that_comes_while_compiled_code_runs(run_snippet):
+    pytest.importorskip("_testinternalcapi")
+    code = """
+        import _testinternalcapi
+        names = []
+        class Made:
+            def __init__(self, x):
+                self.x = x
+            def method(self):
+                return self.x
+        def inner(x):
+            return x
+        def switch(turn, on, off):
+            if turn == on:
+                _testinternalcapi.set_eval_frame_record(names)
+            elif turn == off:
+                _testinternalcapi.set_eval_frame_default()
+        def outer(turns, on, off):
+            made, total = Made(1), 0
+            for turn in range(turns):
+                total += inner(turn) + made.method() + Made(turn).x
+                switch(turn, on, off)
+            return total
+        # Caches are filled first.
+        outer(20, -1, -1)
+        print(outer(20, 5, 8), names)
+        names.clear()
+        # From outside to inside, and while a frame of compiled code is below.
+        def below():
+            switch(0, 0, 1)
+            result = inner(1), Made(2).method()
+            switch(1, 0, 1)
+            return result, inner(3)
+        for turn in range(3):
+            print(below(), names)
+        import hotstamp
+        assert not hotstamp.is_enabled() or all(map(hotstamp.is_compiled, (outer, below, inner, Made.__init__, Made.method)))
+        """
+    expected = run_snippet(code, tier=None)
+    assert expected.splitlines()[0].count("inner") == 3
+    assert run_snippet(code) == expected
+
+
 def test_tracing_on_and_off_all_the_time_stays_correct(run_snippet):
     run_snippet(
         """

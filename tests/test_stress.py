@@ -56,6 +56,20 @@ def test_every_case_through_the_entries_of_optimized_code(run_python):
     assert stats["resumed"] == loops, stats
 
 
+def test_a_loop_that_is_replaced_again_and_again(run_snippet):
+    # Each back edge may be the third one since the last time; a native frame each would be too many.
+    code = """
+    import hotstamp
+    def f(n):
+        total = 0
+        for i in range(n):
+            total += i
+        return total
+    print(f(10), f(300_000), hotstamp.stats()["stand_ins"][1] > 50_000)
+    """
+    assert run_snippet(code, env={"HOTSTAMP_STRESS": "optimized"}) == "45 44999850000 True\n"
+
+
 # How many instructions run, and how often a frame was resumed for them.
 COUNT = """
 import dis, hotstamp

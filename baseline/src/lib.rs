@@ -61,7 +61,7 @@ pub fn start() -> Result<(), BaselineError> {
         registry::start(RegisteredCompiler {
             compile: compile_counted,
             trampoline: stubs.trampoline,
-            resume: stubs.resume,
+            enter_at: stubs.enter_at,
             c_entry: stubs.c_entry,
             optimized_entry: stubs.optimized_entry,
         })?;

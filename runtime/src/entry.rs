@@ -99,8 +99,14 @@ pub(crate) unsafe fn enter(
     }
 }
 
+/// The main interpreter's evaluator (PEP 523): a word that is zero while it is CPython's own. Compiled code runs in the main interpreter alone.
+pub fn evaluator_cell() -> *const usize {
+    // SAFETY: an address inside of the interpreter's state, which is static.
+    unsafe { (&raw const (*ffi::PyInterpreterState_Main()).eval_frame).cast() }
+}
+
 /// Whether somebody installed another evaluator (PEP 523).
-unsafe fn foreign_evaluator(tstate: *mut PyThreadState) -> bool {
+pub(crate) unsafe fn foreign_evaluator(tstate: *mut PyThreadState) -> bool {
     // SAFETY: the thread state is attached, so its interpreter is alive.
     unsafe { (*(*tstate).interp).eval_frame.is_some() }
 }
@@ -195,7 +201,7 @@ pub unsafe extern "C" fn enter_slow(
 }
 
 /// Whether the native stack is past its soft limit: the interpreter then decides between going on and raising.
-unsafe fn native_stack_low(tstate: *mut PyThreadState) -> bool {
+pub(crate) unsafe fn native_stack_low(tstate: *mut PyThreadState) -> bool {
     let here = 0u8;
     // SAFETY: every `PyThreadState` is the first member of a `_PyThreadStateImpl`.
     unsafe {

@@ -24,7 +24,7 @@ pub struct Compiler {
     /// Enters a body from Rust: `(frame, tstate, entry, data) -> StackRef bits or 0`. Passes a fifth and sixth argument on.
     pub trampoline: CodePtr,
     /// Enters a body in the middle, called through the trampoline: the fifth argument is the machine code to go on at, the sixth what `Acc` holds there.
-    pub resume: CodePtr,
+    pub enter_at: CodePtr,
     /// `CodeData::c_entry` of functions without optimized code.
     pub c_entry: CodePtr,
     /// `CodeData::entry` of functions with optimized code.

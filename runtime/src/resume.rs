@@ -10,6 +10,7 @@
 pub mod stress;
 pub mod table;
 
+use std::cell::UnsafeCell;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use hotstamp_layout::bytecode::Locations;
@@ -81,6 +82,77 @@ pub unsafe fn return_into(
     }
 }
 
+/// What code that replaced a loop returns in place of a result: baseline code goes on where `handed_back` says, on the native frame that it had before. No `StackRef` looks so.
+pub const HANDED_BACK: usize = 2;
+
+/// Where the running thread's frame goes on when `HANDED_BACK` is returned. The global lock is held from there to the stub that reads it.
+#[derive(Debug)]
+#[repr(transparent)]
+pub struct HandedBack(UnsafeCell<Continuation>);
+
+// SAFETY: read and written with the GIL held.
+unsafe impl Sync for HandedBack {}
+
+/// See `HandedBack`.
+pub static HANDED_BACK_TO: HandedBack = HandedBack(UnsafeCell::new(Continuation {
+    resume: std::ptr::null(),
+    result: 0,
+}));
+
+/// As `resume_frame`, for code that replaced a loop and returns at once with what this returns: the rest of the frame runs when the native frame is gone. A loop that is replaced and left
+/// again and again would use up the native stack otherwise.
+///
+/// # Safety
+/// As `resume_frame`; the caller was entered at a back edge and returns the result unchanged.
+pub unsafe fn hand_back(
+    tstate: *mut PyThreadState,
+    frame: *mut Frame,
+    data: *mut CodeData,
+    offset: u32,
+) -> usize {
+    // SAFETY: passed on.
+    unsafe { give(prepare(tstate, frame, data, offset)) }
+}
+
+/// As `raise_in_frame`, in the way of `hand_back`.
+///
+/// # Safety
+/// As `raise_in_frame` and `hand_back`.
+pub unsafe fn hand_back_raised(
+    tstate: *mut PyThreadState,
+    frame: *mut Frame,
+    data: *mut CodeData,
+    offset: u32,
+) -> usize {
+    // SAFETY: passed on.
+    unsafe { give(prepare_raise(tstate, frame, data, offset)) }
+}
+
+/// As `return_into`, in the way of `hand_back`.
+///
+/// # Safety
+/// As `return_into` and `hand_back`.
+pub unsafe fn hand_back_returned(
+    tstate: *mut PyThreadState,
+    frame: *mut Frame,
+    data: *mut CodeData,
+    call_offset: u32,
+    bits: usize,
+) -> usize {
+    // SAFETY: passed on.
+    unsafe { give(prepare_return(tstate, frame, data, call_offset, bits)) }
+}
+
+/// Leaves a continuation for the stub that entered the optimized code.
+unsafe fn give(continuation: Continuation) -> usize {
+    if continuation.resume.is_null() {
+        return continuation.result;
+    }
+    // SAFETY: GIL held.
+    unsafe { HANDED_BACK_TO.0.get().write(continuation) };
+    HANDED_BACK
+}
+
 /// Goes where a continuation says: machine code that takes the frame over, or nowhere, with the frame gone.
 unsafe fn finish(
     tstate: *mut PyThreadState,
@@ -100,7 +172,7 @@ unsafe fn finish(
         trampoline(
             frame,
             tstate,
-            compiler.resume,
+            compiler.enter_at,
             data,
             CodePtr(continuation.resume),
             continuation.result,

@@ -4,6 +4,7 @@ use std::mem::offset_of;
 
 use hotstamp_layout::ffi::{self, _PyInterpreterFrame as Frame, PyThreadState};
 use hotstamp_runtime::code_data::{CALL_STUB_MAGIC, CodeData, SIMPLE_ARGUMENTS};
+use hotstamp_runtime::entry;
 use hotstamp_runtime::site::Site;
 
 use super::{BORROWED, Builder, LOCALS, NULL_BITS, tstate};
@@ -51,6 +52,9 @@ impl<M: MacroAssembler> Builder<M> {
             SIMPLE_ARGUMENTS,
             miss,
         );
+        // Another evaluator (PEP 523) sees every call.
+        m.mov_imm(Reg::T4, entry::evaluator_cell() as u64);
+        m.branch_mem_imm(Cond::Ne, Reg::T4.at(0), 0, miss);
         // Room on the data stack: T3 = the new frame, T4 = its end.
         m.load(Reg::T3, tstate(offset_of!(PyThreadState, datastack_top)));
         m.load32(Reg::T4, Reg::A5.at(offset_of!(CodeData, frame_words)));

@@ -85,7 +85,7 @@ impl<M: MacroAssembler> Builder<M> {
         m.ret();
     }
 
-    pub(super) fn resume(&mut self) {
+    pub(super) fn enter_at(&mut self) {
         let m = &mut self.masm;
         m.body_enter();
         m.mov(Reg::Acc, Reg::A5);

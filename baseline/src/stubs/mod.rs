@@ -14,7 +14,7 @@ use hotstamp_layout::ffi::{self, _PyInterpreterFrame as Frame, PyThreadState};
 use hotstamp_runtime::caches::CacheStubs;
 use hotstamp_runtime::code_data::CodeData;
 use hotstamp_runtime::optimize::hotness;
-use hotstamp_runtime::resume::stress;
+use hotstamp_runtime::resume::{self, stress};
 use hotstamp_runtime::site::{CodePtr, Site};
 use hotstamp_runtime::unwind::Continuation;
 use hotstamp_runtime::{entry, exits, leave, unwind};
@@ -100,7 +100,7 @@ stub_table! {
     /// Leaves to the interpreter at the site's instruction; `A2` is the reason.
     leave_at,
     /// From the trampoline into the middle of a body: `A4` is the machine code to go on at, `A5` what `Acc` holds there.
-    resume,
+    enter_at,
     /// C entry of bodies: `(frame, data, tstate) -> bits`.
     c_entry,
     /// Body entry of C functions: calls `CodeData::optimized` as `(frame, data, tstate) -> bits`.
@@ -636,6 +636,13 @@ impl<M: MacroAssembler> Builder<M> {
         m.mov(Reg::A1, Reg::Data);
         m.mov(Reg::A2, Reg::Tstate);
         m.call_reg(Reg::T0);
+        let done = m.new_label();
+        m.branch_cmp_imm(Cond::Ne, Reg::Acc, resume::HANDED_BACK as i32, done);
+        m.mov_imm(Reg::T0, (&raw const resume::HANDED_BACK_TO) as u64);
+        m.load(Reg::Acc, Reg::T0.at(offset_of!(Continuation, result)));
+        m.load(Reg::T0, Reg::T0.at(offset_of!(Continuation, resume)));
+        m.jump_reg(Reg::T0);
+        m.bind(done);
         m.body_return();
         m.bind(stay);
         m.stub_exit();

@@ -95,6 +95,9 @@ impl Symbols {
         {
             return format!("freelists+{offset:#x}");
         }
+        if address == hotstamp_runtime::entry::evaluator_cell() as u64 {
+            return "eval_frame of the interpreter".to_owned();
+        }
         function(address).unwrap_or_else(|| {
             panic!("{address:#x} has no name: the listing would differ from run to run")
         })

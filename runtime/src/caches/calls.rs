@@ -43,7 +43,8 @@ pub unsafe extern "C" fn call(
             let known = words[0] == class as u64 && words[1] == u64::from((*class).tp_version_tag);
             if known || learn_class(site, class) {
                 let init = (*payload).words[3] as *mut PyFunctionObject;
-                if let Some(data) = stamped(init)
+                if !entry::foreign_evaluator(tstate)
+                    && let Some(data) = stamped(init)
                     && (*data).flags & SIMPLE_ARGUMENTS != 0
                     && (*data).argcount as usize == count + 1
                 {

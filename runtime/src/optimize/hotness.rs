@@ -9,6 +9,7 @@ use hotstamp_layout::ffi::PyThreadState;
 
 use crate::Frame;
 use crate::code_data::CodeData;
+use crate::entry::native_stack_low;
 use crate::site::{CodePtr, Site};
 
 /// A counter that runs out in days.
@@ -32,7 +33,7 @@ pub type CallHook =
     unsafe extern "C" fn(frame: *mut Frame, tstate: *mut PyThreadState, data: *mut CodeData);
 
 /// A function became hot at a back edge to `loop_head` (in code units). The frame's memory is canonical there: `stackpointer` is that of the loop head. Returns optimized code that
-/// runs the rest of the frame from the loop head, an `OptimizedCode` that finds the frame linked and counted, or null. As to the rest, see `CallHook`.
+/// runs the rest of the frame from the loop head, an `OptimizedCode` that finds the frame linked and counted, or null; it may return `resume::HANDED_BACK`. As to the rest, see `CallHook`.
 pub type LoopHook = unsafe extern "C" fn(
     frame: *mut Frame,
     tstate: *mut PyThreadState,
@@ -88,6 +89,10 @@ pub unsafe extern "C" fn hot_loop(
     // SAFETY: the slot is null or holds a `LoopHook`.
     unsafe {
         (*data).heat = NEVER;
+        // Optimized code that does not hand its frame back takes native stack each time.
+        if native_stack_low(tstate) {
+            return CodePtr(std::ptr::null());
+        }
         let hook = LOOP_HOOK.load(Ordering::Relaxed);
         match std::mem::transmute::<*mut (), Option<LoopHook>>(hook) {
             Some(hook) => CodePtr(hook(frame, tstate, data, loop_head(data, site))),

@@ -206,7 +206,11 @@ unsafe extern "C" fn replaced_loop(
     // SAFETY: the frame's memory is canonical at the loop's head, where `hot_loop` left `instr_ptr`.
     unsafe {
         let offset = (*frame).instr_ptr.offset_from((*data).code_start) as u32;
-        resume::resume_frame(tstate, frame, data, offset)
+        if nests(tstate, next_number()) {
+            resume::resume_frame(tstate, frame, data, offset)
+        } else {
+            resume::hand_back(tstate, frame, data, offset)
+        }
     }
 }
 
