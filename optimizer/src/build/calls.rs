@@ -141,6 +141,7 @@ impl Builder<'_> {
         if self.state.stack[top - popped..].iter().any(|entry| matches!(entry, Entry::Range(..) | Entry::Maybe(..))) {
             return self.general();
         }
+        self.emit_guarded(Op::GuardEvaluator, Type::Void, &[]);
         self.look(popped)?;
         let callee = &self.job.codes[code as usize];
         let op = Op::CallPython {

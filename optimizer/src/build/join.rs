@@ -17,9 +17,13 @@ impl Builder<'_> {
             return Err(BuildError::BadBytecode.into());
         }
         let mut kinds = Vec::new();
+        // Locals that become references here although they were unboxed on some way.
+        let mut boxed = Vec::new();
         for slot in 0..locals + depth {
             let entries: Vec<Entry> = edges.iter().map(|edge| slot_of(&edge.state, slot)).collect();
-            kinds.push(self.kind(&entries)?);
+            let kind = self.kind(&entries)?;
+            boxed.push(matches!(kind, Kind::Ref) && entries.iter().any(|entry| matches!(entry, Entry::Unboxed(_) | Entry::Maybe(..))));
+            kinds.push(kind);
         }
         // Convert at the ends of the ways, then bring them together.
         let mut operands: Vec<Vec<Vec<Value>>> = vec![Vec::new(); locals + depth];
@@ -44,6 +48,7 @@ impl Builder<'_> {
         self.block = target;
         self.open = true;
         self.state.facts = facts.unwrap_or_default();
+        let mut stale = Vec::new();
         for (slot, kind) in kinds.iter().enumerate() {
             let columns = transpose(&operands[slot]);
             let phis: Vec<Value> = columns.into_iter().map(|column| self.phi(target, column)).collect();
@@ -55,6 +60,12 @@ impl Builder<'_> {
                 Kind::Range(step) => Entry::Range(phis[0], phis[1], *step),
             };
             set_slot(&mut self.state, slot, entry);
+            if slot < locals && boxed[slot] {
+                stale.push(slot as u32);
+            }
+        }
+        for local in stale {
+            self.store_local(local);
         }
         let _ = offset;
         Ok(())
@@ -113,6 +124,7 @@ impl Builder<'_> {
             Kind::Same(_) => Vec::new(),
             Kind::Ref => vec![self.to_reference(entry)?],
             Kind::Unboxed(ty) => {
+                self.guard_bound(entry);
                 let value = self.unboxed_value(entry, ty);
                 if let Entry::Owned(old) = entry {
                     self.release(old);
@@ -138,6 +150,16 @@ impl Builder<'_> {
                 _ => return Err(BuildError::BadBytecode.into()),
             },
         })
+    }
+
+    /// Leaves where an entry that is to be unboxed may be unbound.
+    fn guard_bound(&mut self, entry: Entry) {
+        if let Some(value) = self.reference(entry)
+            && matches!(self.graph.inst(value).op, Op::Slot(_) | Op::Phi)
+            && !self.state.facts.unboxed.contains_key(&value)
+        {
+            self.emit_guarded(Op::GuardBound, Type::Void, &[value]);
+        }
     }
 
     /// An owned Ref for any entry.
@@ -200,6 +222,9 @@ impl Builder<'_> {
                     // What was converted is from here on the slot's content, also for the states of guards that follow.
                     let converted = want.entry(&values);
                     set_slot(&mut self.state, slot, converted);
+                    if slot < locals && matches!(entry, Entry::Unboxed(_) | Entry::Maybe(..)) {
+                        self.store_local(slot as u32);
+                    }
                     self.before = None;
                     values
                 }
@@ -312,7 +337,15 @@ impl Builder<'_> {
             let entry = slot_of(&self.state, slot);
             operands.push(match expected {
                 HeaderSlot::Same => Vec::new(),
-                HeaderSlot::Phi(want, _) | HeaderSlot::Maybe(want, ..) => self.convert(entry, want.kind())?,
+                HeaderSlot::Phi(want, _) | HeaderSlot::Maybe(want, ..) => {
+                    let values = self.convert(entry, want.kind())?;
+                    if slot < self.state.locals.len() && matches!(entry, Entry::Unboxed(_) | Entry::Maybe(..)) {
+                        let converted = want.entry(&values);
+                        set_slot(&mut self.state, slot, converted);
+                        self.store_local(slot as u32);
+                    }
+                    values
+                }
                 HeaderSlot::Range(..) => self.convert(entry, Kind::Range(0))?,
             });
         }

@@ -30,6 +30,7 @@ impl Builder<'_> {
             Opcode::LOAD_FAST_AND_CLEAR => {
                 let entry = std::mem::replace(&mut self.state.locals[oparg as usize], Entry::Null);
                 self.push(entry);
+                self.store_local(oparg);
             }
             Opcode::STORE_FAST => self.store_fast(oparg),
             Opcode::STORE_FAST_LOAD_FAST => {
@@ -198,8 +199,22 @@ impl Builder<'_> {
             }
         }
         self.state.locals[index as usize] = entry;
+        self.store_local(index);
         self.before = None;
         self.release_entry(old);
+    }
+
+    /// Makes the outer frame's memory true for a local.
+    pub(crate) fn store_local(&mut self, index: u32) {
+        if self.is_inlined() {
+            return;
+        }
+        let value = match self.state.locals[index as usize] {
+            Entry::Owned(value) | Entry::Borrowed(value) | Entry::Lent(value) => value,
+            Entry::Null => self.null(),
+            Entry::Unboxed(_) | Entry::Maybe(..) | Entry::Range(..) => return,
+        };
+        self.emit(Op::StoreLocal(index), Type::Void, &[value]);
     }
 
     fn delete_fast(&mut self, index: u32) {

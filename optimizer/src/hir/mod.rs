@@ -165,10 +165,14 @@ pub enum Op {
     GuardKeys(u64),
     /// Leaves unless the word at an address holds this object: address of the cell, object.
     GuardCell(u64, u64),
+    /// Leaves if another evaluator was installed (PEP 523).
+    GuardEvaluator,
     /// Leaves if the operand is null.
     GuardBound,
 
     // ---- memory ----
+    /// Stores the bits of a local into the outer frame: its memory is true for locals that are references or unbound.
+    StoreLocal(u32),
     /// The object at a byte offset of an object, borrowed; leaves if null.
     Field(u32),
     /// What a global cell holds, borrowed; leaves if empty.

@@ -157,7 +157,14 @@ impl<'c> Lower<'c, '_> {
             code: context.code,
             offset: state.offset,
             function: context.function,
-            locals: state.locals.iter().map(|entry| self.source(*entry, handed)).collect(),
+            locals: state
+                .locals
+                .iter()
+                .map(|entry| match entry {
+                    Entry::Owned(_) | Entry::Borrowed(_) | Entry::Null if context.parent.is_none() => Source::InPlace,
+                    _ => self.source(*entry, handed),
+                })
+                .collect(),
             stack: state.stack.iter().map(|entry| self.source(*entry, handed)).collect(),
         }
     }

@@ -64,6 +64,10 @@ impl<'c> Lower<'c, '_> {
                 let tagged = self.b.build_or(bits, self.i64(1), "")?;
                 (self.compare(IntPredicate::EQ, tagged, self.i64(wanted | 1))?, Reason::GlobalChanged)
             }
+            Op::GuardEvaluator => {
+                let evaluator = self.load64(self.address(self.job.process.evaluator), 0)?;
+                (self.compare(IntPredicate::EQ, evaluator, self.i64(0))?, Reason::Events)
+            }
             Op::GuardBound => {
                 let bits = self.int(arg.ok_or(LowerError::Kind)?)?;
                 (self.compare(IntPredicate::NE, bits, self.i64(1))?, Reason::Unbound)
@@ -151,7 +155,7 @@ impl<'c> Lower<'c, '_> {
             self.b.build_conditional_branch(is, hit, next)?;
             self.b.position_at_end(hit);
             let word = self.load64(object, offset)?;
-            let result = if offset == LV_TAG {
+            let result = if wanted == process.int_type {
                 let sign = self.b.build_and(word, self.i64(3), "")?;
                 self.compare(IntPredicate::NE, sign, self.i64(1))?
             } else {

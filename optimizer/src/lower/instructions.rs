@@ -78,7 +78,7 @@ impl<'c> Lower<'c, '_> {
                 let condition = self.bool(args[0])?;
                 return self.expect(condition, exit);
             }
-            Op::GuardClass(_) | Op::GuardVersion(_) | Op::GuardClassObject(_) | Op::GuardInline(_) | Op::GuardNoDict | Op::GuardKeys(_) | Op::GuardCell(..) | Op::GuardBound => {
+            Op::GuardClass(_) | Op::GuardVersion(_) | Op::GuardClassObject(_) | Op::GuardInline(_) | Op::GuardNoDict | Op::GuardKeys(_) | Op::GuardCell(..) | Op::GuardEvaluator | Op::GuardBound => {
                 return self.guard(value);
             }
 
@@ -171,6 +171,10 @@ impl<'c> Lower<'c, '_> {
                 next.into()
             }
 
+            Op::StoreLocal(index) => {
+                let bits = self.value(args[0])?;
+                return self.store(self.frame, super::frames::LOCALS + *index as usize * 8, bits);
+            }
             Op::Own => {
                 let object = self.object(args[0])?;
                 let bits = self.own(object)?;

@@ -51,9 +51,12 @@ impl<'c> Lower<'c, '_> {
         Ok(phi.as_basic_value().into_int_value())
     }
 
-    /// Stores the locals into the outer frame.
+    /// Stores the locals that are not references into the outer frame; it has the others.
     pub(super) fn store_locals(&mut self, state: &FrameState, boxes: &mut Vec<IntValue<'c>>) -> Lowered<()> {
         for (index, entry) in state.locals.iter().enumerate() {
+            if matches!(entry, Entry::Owned(_) | Entry::Borrowed(_) | Entry::Null) {
+                continue;
+            }
             let bits = self.slot_bits(*entry, boxes)?;
             self.store(self.frame, LOCALS + index * 8, bits.into())?;
         }

@@ -317,6 +317,8 @@ process! {
     artifact,
     /// The word that `eval_breaker` equals while nothing is pending.
     plain_version,
+    /// A word that is zero while CPython's own evaluator is installed.
+    evaluator,
     /// `PyLong_Type`
     int_type,
     /// `PyFloat_Type`

@@ -159,11 +159,19 @@ pub(super) unsafe extern "C" fn leave(artifact: *mut Artifact, plan: usize, fram
         let Some((inner, data, offset)) = frames.pop() else {
             unreachable!("every plan has a frame");
         };
-        let mut bits = match plan.action {
-            Action::Raise => resume::raise_in_frame(tstate, inner, data, offset),
-            _ => resume::resume_frame(tstate, inner, data, offset),
+        // A loop's code runs on the native frame of a baseline body, which goes on there with the outermost frame.
+        let on_body = (*artifact).entry != 0;
+        let outermost = frames.is_empty();
+        let mut bits = match (plan.action, on_body && outermost) {
+            (Action::Raise, false) => resume::raise_in_frame(tstate, inner, data, offset),
+            (Action::Raise, true) => return resume::hand_back_raised(tstate, inner, data, offset),
+            (_, false) => resume::resume_frame(tstate, inner, data, offset),
+            (_, true) => return resume::hand_back(tstate, inner, data, offset),
         };
         while let Some((outer, data, call)) = frames.pop() {
+            if on_body && frames.is_empty() {
+                return resume::hand_back_returned(tstate, outer, data, call, bits);
+            }
             bits = resume::return_into(tstate, outer, data, call, bits);
         }
         bits

@@ -393,6 +393,7 @@ fn process(artifact: *mut Artifact) -> Process {
     Process {
         artifact: artifact as u64,
         plain_version: crate::hooks::tracing::plain_version_cell() as u64,
+        evaluator: crate::entry::evaluator_cell() as u64,
         int_type: (&raw const ffi::PyLong_Type) as u64,
         float_type: (&raw const ffi::PyFloat_Type) as u64,
         list_type: (&raw const ffi::PyList_Type) as u64,
