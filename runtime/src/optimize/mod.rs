@@ -7,7 +7,7 @@
 //! | `snapshot.rs` | what a compilation may know |
 //! | `artifact.rs` | installed code and what it keeps alive |
 //! | `leave.rs` | from optimized code back to real frames in baseline code |
-//! | `service.rs` | the compiler thread |
+//! | `service/`, `loader.rs` | the compiler thread, and loading what it runs |
 //! | `boundary.rs` | what crosses between the extension and the shared object with LLVM in it |
 //! | `object.rs`, `relocate.rs`, `library.rs` | an object file in code memory |
 
