@@ -513,7 +513,14 @@ fn forks() {
     println!("slowest fork with all that the child does: {slowest:?}");
 }
 
+/// Registered before LLVM is loaded, so it runs after everything that LLVM would have registered: the compiler thread goes on meanwhile.
+extern "C" fn linger() {
+    std::thread::sleep(Duration::from_millis(4));
+}
+
 fn exit(argument: usize) {
+    // SAFETY: a function of the right type.
+    unsafe { libc::atexit(linger) };
     for id in 0..4 {
         service::submit(large(id, 1, 20)).unwrap();
     }

@@ -180,11 +180,11 @@ fn the_address_of_a_library_function_is_its_own() {
            ret ptr @fmod
          }",
     );
+    unsafe extern "C" {
+        fn fmod(a: f64, b: f64) -> f64;
+    }
     let address = entry!(placed, fn() -> usize)();
-    assert_eq!(
-        Some(address),
-        hotstamp_runtime::optimize::library::address_of("fmod")
-    );
+    assert_eq!(address, fmod as unsafe extern "C" fn(f64, f64) -> f64 as usize);
 }
 
 #[test]
