@@ -13,7 +13,9 @@ fn one_symbol_goes_out_and_only_the_c_library_comes_in() {
         .dynamic_symbols()
         .partition(|symbol| !symbol.is_undefined());
     let names = |symbols: &[object::Symbol]| -> Vec<String> {
-        let names = symbols.iter().map(|symbol| symbol.name().unwrap().to_owned());
+        let names = symbols
+            .iter()
+            .map(|symbol| symbol.name().unwrap().to_owned());
         names.filter(|name| !name.is_empty()).collect()
     };
     assert_eq!(names(&defined), ["hotstamp_optimizer"]);
@@ -22,8 +24,14 @@ fn one_symbol_goes_out_and_only_the_c_library_comes_in() {
     for name in wanted {
         // Static objects that are destroyed at exit would be under the compiler thread's feet.
         assert_ne!(name, "__cxa_atexit");
-        assert!(!name.starts_with("Py") && !name.starts_with("_Py"), "{name}");
+        assert!(
+            !name.starts_with("Py") && !name.starts_with("_Py"),
+            "{name}"
+        );
         // The C++ library is inside.
-        assert!(!name.starts_with("_ZSt") && !name.starts_with("_ZNSt"), "{name}");
+        assert!(
+            !name.starts_with("_ZSt") && !name.starts_with("_ZNSt"),
+            "{name}"
+        );
     }
 }

@@ -184,7 +184,10 @@ fn the_address_of_a_library_function_is_its_own() {
         fn fmod(a: f64, b: f64) -> f64;
     }
     let address = entry!(placed, fn() -> usize)();
-    assert_eq!(address, fmod as unsafe extern "C" fn(f64, f64) -> f64 as usize);
+    assert_eq!(
+        address,
+        fmod as unsafe extern "C" fn(f64, f64) -> f64 as usize
+    );
 }
 
 #[test]
