@@ -49,7 +49,7 @@ def test_every_case_resumed_at_every_instruction(run_python):
 
 
 def test_every_case_through_the_entries_of_optimized_code(run_python):
-    stats = run_cases(run_python, "optimized", 12)
+    stats = run_cases(run_python, "optimized", 4)
     calls, loops = stats["stand_ins"]
     assert calls > 2000, stats
     assert loops > 500, stats

@@ -1,6 +1,6 @@
 //! The decoded bytecode of one code object, as the compiler wants it: instructions in order, leaders, handlers.
 
-use hotstamp_layout::bytecode::base_code;
+use hotstamp_layout::bytecode::{self as layout, Decoder, ExceptionEntries, Locations, base_code};
 use hotstamp_layout::ffi::PyCodeObject;
 use hotstamp_layout::opcode::Opcode;
 use hotstamp_layout::refs;
@@ -82,7 +82,7 @@ impl Bytecode {
         unsafe {
             let table = refs::bytes_contents((*code).co_exceptiontable);
             let mut decoded = Self::from_bytes(&base_code(code), table)?;
-            decoded.mark_lines(refs::bytes_contents((*code).co_linetable));
+            decoded.mark_lines(refs::bytes_contents((*code).co_linetable))?;
             Ok(decoded)
         }
     }
@@ -95,23 +95,19 @@ impl Bytecode {
         let units = bytes.len() / 2;
         let mut instructions = Vec::with_capacity(units / 2);
         let mut marks = vec![0u8; units + 1];
-        let (mut offset, mut start, mut extended) = (0, 0, 0u32);
         let (mut makes_cells_first, mut resumed) = (false, false);
-        while offset < units {
-            let (number, low) = (bytes[offset * 2], u32::from(bytes[offset * 2 + 1]));
-            let opcode =
-                Opcode::from_u8(number).ok_or(CompileError::BadBytecode("unknown opcode"))?;
-            let oparg = extended << 8 | low;
-            if opcode == Opcode::EXTENDED_ARG {
-                extended = oparg;
-                offset += 1;
-                continue;
-            }
-            let next = offset + 1 + opcode.caches();
+        for decoded in Decoder::new(bytes) {
+            let layout::Instruction {
+                start,
+                offset,
+                opcode,
+                oparg,
+                next,
+            } = decoded?;
             let instruction = Instruction {
-                start: start as u32,
-                offset: offset as u32,
-                next: next as u32,
+                start: start.0,
+                offset: offset.0,
+                next: next.0,
                 opcode,
                 oparg,
             };
@@ -131,7 +127,6 @@ impl Bytecode {
                 _ => {}
             }
             instructions.push(instruction);
-            (offset, start, extended) = (next, next, 0);
         }
         let mut decoded = Bytecode {
             instructions,
@@ -144,73 +139,32 @@ impl Bytecode {
         Ok(decoded)
     }
 
-    fn mark_handlers(&mut self, mut table: &[u8]) -> Result<(), CompileError> {
-        while !table.is_empty() {
-            let mut fields = [0u32; 4];
-            for field in &mut fields {
-                loop {
-                    let (&byte, rest) = table
-                        .split_first()
-                        .ok_or(CompileError::BadBytecode("exception table cut short"))?;
-                    table = rest;
-                    *field = *field << 6 | u32::from(byte & 63);
-                    if byte & 64 == 0 {
-                        break;
-                    }
-                }
-            }
-            let [_, _, target, depth_lasti] = fields;
+    fn mark_handlers(&mut self, table: &[u8]) -> Result<(), CompileError> {
+        for entry in ExceptionEntries::new(table) {
+            let entry = entry?;
             let mark = self
                 .marks
-                .get_mut(target as usize)
+                .get_mut(entry.target.index())
                 .ok_or(CompileError::BadBytecode("handler out of the code"))?;
             if *mark & HANDLER == 0 {
                 *mark |= LEADER | HANDLER;
                 self.handlers.push(HandlerTarget {
-                    target,
-                    entry_depth: (depth_lasti >> 1) + (depth_lasti & 1) + 1,
+                    target: entry.target.0,
+                    entry_depth: entry.handler_depth(),
                 });
             }
         }
         Ok(())
     }
 
-    /// Marks the first instruction of each run of instructions with one line (PEP 626's location table).
-    fn mark_lines(&mut self, mut table: &[u8]) {
-        const NO_LOCATION: u8 = 15;
-        const LONG: u8 = 14;
-        const NO_COLUMNS: u8 = 13;
-        let (mut line, mut previous, mut unit) = (0i64, None, 0usize);
-        while let Some((&first, rest)) = table.split_first() {
-            let (kind, length) = ((first >> 3) & 15, usize::from(first & 7) + 1);
-            table = rest;
-            let here = match kind {
-                NO_LOCATION => None,
-                LONG | NO_COLUMNS => {
-                    line += signed_varint(&mut table);
-                    if kind == LONG {
-                        for _ in 0..3 {
-                            varint(&mut table);
-                        }
-                    }
-                    Some(line)
-                }
-                10..=12 => {
-                    line += i64::from(kind - 10);
-                    table = table.get(2..).unwrap_or(&[]);
-                    Some(line)
-                }
-                _ => {
-                    table = table.get(1..).unwrap_or(&[]);
-                    Some(line)
-                }
-            };
-            if here.is_some() && here != previous && unit < self.marks.len() {
-                self.marks[unit] |= LINE;
+    /// Marks the first instruction of each run of instructions with one line.
+    fn mark_lines(&mut self, table: &[u8]) -> Result<(), CompileError> {
+        for start in Locations::new(table, 1).line_starts() {
+            if let Some(mark) = self.marks.get_mut(start?.index()) {
+                *mark |= LINE;
             }
-            previous = here;
-            unit += length;
         }
+        Ok(())
     }
 
     /// Whether control can come here other than from the instruction before.
@@ -230,29 +184,5 @@ impl Bytecode {
         self.marks
             .get(offset as usize)
             .is_some_and(|mark| mark & LINE != 0)
-    }
-}
-
-/// A varint of the location table: six bits a byte, least significant first.
-fn varint(table: &mut &[u8]) -> u64 {
-    let (mut value, mut shift) = (0u64, 0);
-    while let Some((&byte, rest)) = table.split_first() {
-        *table = rest;
-        value |= u64::from(byte & 63) << shift;
-        shift += 6;
-        if byte & 64 == 0 || shift > 60 {
-            break;
-        }
-    }
-    value
-}
-
-/// As `varint`, with the sign in the lowest bit.
-fn signed_varint(table: &mut &[u8]) -> i64 {
-    let value = varint(table);
-    if value & 1 != 0 {
-        -((value >> 1) as i64)
-    } else {
-        (value >> 1) as i64
     }
 }

@@ -10,7 +10,9 @@ use hotstamp_runtime::code_data::{CodeData, HandlerEntry};
 use hotstamp_runtime::exits::ExitReason;
 use hotstamp_runtime::helpers;
 use hotstamp_runtime::resume::table::{Place, TableBuilder};
-use hotstamp_runtime::site::{CodePtr, Payload, SITE_HAS_PAYLOAD, SITE_NEXT_BEGINS_LINE, SITE_PUSHES_NULL, Site};
+use hotstamp_runtime::site::{
+    CodePtr, Payload, SITE_HAS_PAYLOAD, SITE_NEXT_BEGINS_LINE, SITE_PUSHES_NULL, Site,
+};
 
 use crate::bytecode::{Bytecode, Instruction};
 use crate::error::CompileError;
@@ -303,8 +305,11 @@ impl<'a, M: MacroAssembler> Compiler<'a, M> {
             helper,
             stack_words: frame_words as u16,
             next_units: (self.at.next - self.at.offset) as u8,
-            flags: if begins_line { SITE_NEXT_BEGINS_LINE } else { 0 }
-                | if payload { SITE_HAS_PAYLOAD } else { 0 },
+            flags: if begins_line {
+                SITE_NEXT_BEGINS_LINE
+            } else {
+                0
+            } | if payload { SITE_HAS_PAYLOAD } else { 0 },
             oparg: self.at.oparg,
             byte_offset,
             payload,

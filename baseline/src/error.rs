@@ -1,5 +1,6 @@
 //! Why a function could not be stamped.
 
+use hotstamp_layout::bytecode::DecodeError;
 use hotstamp_runtime::code_memory::CodeMemoryError;
 use hotstamp_runtime::exits::ExitReason;
 
@@ -17,6 +18,9 @@ pub enum CompileError {
     /// Bytecode that CPython's compiler does not make.
     #[error("unexpected bytecode: {0}")]
     BadBytecode(&'static str),
+    /// Bytecode or tables that cannot be read.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
     /// Branches out of reach.
     #[error(transparent)]
     Assemble(#[from] AssembleError),
@@ -31,7 +35,7 @@ impl CompileError {
         match self {
             CompileError::Generator => ExitReason::Generator,
             CompileError::TooLarge | CompileError::Assemble(_) => ExitReason::TooLarge,
-            CompileError::BadBytecode(_) => ExitReason::BadBytecode,
+            CompileError::BadBytecode(_) | CompileError::Decode(_) => ExitReason::BadBytecode,
             CompileError::Memory(_) => ExitReason::CodeCapReached,
         }
     }

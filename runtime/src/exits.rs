@@ -33,7 +33,7 @@ reasons! {
     TracingEnabled = "tracing_enabled",
     /// Another evaluator was installed (PEP 523).
     ForeignEvaluator = "foreign_evaluator",
-    /// An assumption of the code broke while it was on the stack.
+    /// An assumption of the code broke while it was on the stack, or the program opted it out.
     Invalidated = "invalidated",
     /// The opcode has no template yet.
     UnsupportedOpcode = "unsupported_opcode",

@@ -228,7 +228,7 @@ unsafe fn attach_versions(code: *mut PyCodeObject) -> *mut Versions {
 /// A code object executed with more globals than this (templates run through `exec`) stays interpreted for the further ones.
 const MAX_VERSIONS: usize = 8;
 
-/// Marks a code object as never to be compiled.
+/// Marks a code object as never to be compiled. What is compiled of it leaves at its next poll, and at every entry.
 ///
 /// # Safety
 /// `code` is a code object; GIL held.
@@ -243,6 +243,10 @@ pub unsafe fn opt_out(code: *mut PyCodeObject) {
             }
         }
         (*all).refused = Some(ExitReason::OptedOut);
+        for &data in &(*all).stamped {
+            (*data).leave = 1;
+            CodeData::uninstall_optimized(data);
+        }
     }
 }
 

@@ -197,7 +197,7 @@ pub(crate) unsafe fn enter_body(
     }
 }
 
-/// The trampoline as the `resume` stub is entered through it: `(frame, tstate, stub, data, machine code to go on at, contents of the accumulator)`.
+/// The trampoline as the `enter_at` stub is entered through it: `(frame, tstate, stub, data, machine code to go on at, contents of the accumulator)`.
 type ResumeTrampoline = unsafe extern "C" fn(
     *mut Frame,
     *mut PyThreadState,
@@ -349,18 +349,9 @@ unsafe fn leave(
 unsafe fn begins_line(data: *mut CodeData, start: u32) -> bool {
     // SAFETY: the data's code object is live, and keeps its table.
     let table = unsafe { refs::bytes_contents((*(*data).code).co_linetable) };
-    let (mut at, mut before) = (0, None);
-    for run in Locations::new(table, 1).lines() {
-        let Ok((line, end)) = run else {
-            return false;
-        };
-        if at == start {
-            return line.is_some() && line != before;
-        }
-        if at > start {
-            return false;
-        }
-        (at, before) = (end.0, line);
-    }
-    false
+    Locations::new(table, 1)
+        .line_starts()
+        .map_while(Result::ok)
+        .take_while(|begin| begin.0 <= start)
+        .any(|begin| begin.0 == start)
 }

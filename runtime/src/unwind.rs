@@ -2,6 +2,7 @@
 //!
 //! Called by the shared error stub. The semantics are those of the interpreter's `error` and `exception_unwind` labels.
 
+use hotstamp_layout::bytecode::{BytecodeOffset, ExceptionEntries};
 use hotstamp_layout::ffi::{self, PyThreadState};
 use hotstamp_layout::refs::{self, StackRef};
 
@@ -18,50 +19,6 @@ pub struct Continuation {
     pub resume: *const u8,
     /// The body's result when it returns: a `StackRef`, or 0 with the exception set. When it goes on: what `Acc` holds there, for who resumes in the middle of a block.
     pub result: usize,
-}
-
-/// A handler found in an exception table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Handler {
-    target: u32,
-    depth: u32,
-    push_lasti: bool,
-}
-
-/// Reads one varint of the exception table; `None` at the end of the table.
-fn varint(table: &mut &[u8]) -> Option<u32> {
-    let (&first, mut rest) = table.split_first()?;
-    let mut value = u32::from(first & 63);
-    let mut byte = first;
-    while byte & 64 != 0 {
-        let (&next, after) = rest.split_first()?;
-        value = (value << 6) | u32::from(next & 63);
-        byte = next;
-        rest = after;
-    }
-    *table = rest;
-    Some(value)
-}
-
-/// The innermost handler that covers `offset` (in code units). Entries are sorted by start, and ranges do not overlap.
-fn find_handler(mut table: &[u8], offset: u32) -> Option<Handler> {
-    while !table.is_empty() {
-        let start = varint(&mut table)?;
-        let size = varint(&mut table)?;
-        let target = varint(&mut table)?;
-        let depth_lasti = varint(&mut table)?;
-        if start > offset {
-            return None;
-        }
-        if offset < start + size {
-            return Some(Handler {
-                target,
-                depth: depth_lasti >> 1,
-                push_lasti: depth_lasti & 1 != 0,
-            });
-        }
-    }
-    None
 }
 
 /// Handles the exception that is set, for an instruction of `frame`.
@@ -103,7 +60,7 @@ pub unsafe extern "C" fn handle_exception(
         let table = (*code).co_exceptiontable;
         let bytes = refs::bytes_contents(table);
         let stack_base = refs::frame_stack_base(frame);
-        let level = find_handler(bytes, offset);
+        let level = ExceptionEntries::new(bytes).covering(BytecodeOffset(offset));
         let new_top = stack_base.add(level.map_or(0, |handler| handler.depth as usize));
         while (*frame).stackpointer.cast::<StackRef>() > new_top {
             let top = (*frame).stackpointer.sub(1);
@@ -118,14 +75,14 @@ pub unsafe extern "C" fn handle_exception(
             });
             return;
         };
-        if handler.push_lasti {
+        if handler.lasti {
             let lasti = (*frame).instr_ptr.offset_from((*data).code_start);
             push(frame, StackRef::tag_int(lasti));
         }
         let exception = ffi::_PyErr_GetRaisedException(tstate);
         push(frame, StackRef::from_steal(exception));
-        (*frame).instr_ptr = (*data).code_start.add(handler.target as usize);
-        let resume = (*data).handler_address(handler.target);
+        (*frame).instr_ptr = (*data).code_start.add(handler.target.index());
+        let resume = (*data).handler_address(handler.target.0);
         let stale = crate::entry::stale(tstate);
         if (*data).leave != 0 || stale || resume.is_none() {
             let reason = match (stale, resume) {
@@ -166,42 +123,5 @@ pub unsafe fn pop_running_frame(tstate: *mut PyThreadState, frame: *mut Frame) {
         (*tstate).py_recursion_remaining += 1;
         (*tstate).current_frame = (*frame).previous;
         ffi::_PyEval_FrameClearAndPop(tstate, frame);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn finds_the_innermost_range() {
-        // (start 2, size 3, target 20, depth 1, lasti), (start 5, size 70, target 30, depth 0)
-        let table = [2, 3, 20, 3, 5, 0x41, 6, 30, 0];
-        assert_eq!(find_handler(&table, 1), None);
-        assert_eq!(
-            find_handler(&table, 2),
-            Some(Handler {
-                target: 20,
-                depth: 1,
-                push_lasti: true
-            })
-        );
-        assert_eq!(
-            find_handler(&table, 5),
-            Some(Handler {
-                target: 30,
-                depth: 0,
-                push_lasti: false
-            })
-        );
-        assert_eq!(
-            find_handler(&table, 74),
-            Some(Handler {
-                target: 30,
-                depth: 0,
-                push_lasti: false
-            })
-        );
-        assert_eq!(find_handler(&table, 75), None);
     }
 }

@@ -530,6 +530,14 @@ impl MacroAssembler for Aarch64 {
         self.branch_zero(false, X16, Target::Inside(zero));
     }
 
+    fn dec32_mem_branch_not_zero(&mut self, mem: Mem, more: Label) {
+        let (base, disp) = self.address_to_update(mem, 4);
+        self.load_32(X16, base, disp);
+        emit!(self ; sub w16, w16, 1);
+        self.store_32(X16, base, disp);
+        self.branch_not_zero(false, X16, Target::Inside(more));
+    }
+
     // ---- comparisons and control ----
 
     fn jump(&mut self, target: Label) {

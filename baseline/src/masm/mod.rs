@@ -237,6 +237,8 @@ pub trait MacroAssembler: Sized {
     fn add64_mem(&mut self, mem: Mem, value: i32);
     /// `[mem] -= 1`, 32 bits, then branches to `zero` if the result is zero. This is how references are released.
     fn dec32_mem_branch_zero(&mut self, mem: Mem, zero: Label);
+    /// `[mem] -= 1`, 32 bits, then branches to `more` unless the result is zero. This is how loops are counted.
+    fn dec32_mem_branch_not_zero(&mut self, mem: Mem, more: Label);
 
     // ---- comparisons and control ----
 

@@ -361,6 +361,11 @@ impl MacroAssembler for X86_64 {
         self.branch(Cond::Eq, zero);
     }
 
+    fn dec32_mem_branch_not_zero(&mut self, mem: Mem, more: Label) {
+        self.mem_imm(NARROW, Group1::Sub, mem, 1);
+        self.branch(Cond::Ne, more);
+    }
+
     // ---- comparisons and control ----
 
     fn jump(&mut self, target: Label) {

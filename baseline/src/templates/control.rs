@@ -51,9 +51,11 @@ impl<M: MacroAssembler> Compiler<'_, M> {
         let back = self.target(self.at.jump_target())?;
         let from = self.m.new_label();
         self.m
-            .dec32_mem_branch_zero(Reg::Data.at(offset_of!(CodeData, heat)), from);
+            .dec32_mem_branch_not_zero(Reg::Data.at(offset_of!(CodeData, heat)), back);
+        self.m.jump(from);
         self.cold.push(Cold::Hot { from, back, site });
-        self.emit_jump()
+        self.end_block();
+        Ok(())
     }
 
     /// `POP_JUMP_IF_TRUE`, `POP_JUMP_IF_FALSE`: the top is exactly True or False.

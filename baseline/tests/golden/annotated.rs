@@ -153,6 +153,7 @@ impl<M: MacroAssembler> MacroAssembler for Annotated<M> {
         add32_mem(mem: Mem, value: i32);
         add64_mem(mem: Mem, value: i32);
         dec32_mem_branch_zero(mem: Mem, zero: Label);
+        dec32_mem_branch_not_zero(mem: Mem, more: Label);
         jump(target: Label);
         branch_cmp(cond: Cond, a: Reg, b: Reg, target: Label);
         branch_cmp_imm(cond: Cond, a: Reg, value: i32, target: Label);

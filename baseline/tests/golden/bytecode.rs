@@ -21,9 +21,10 @@ fn decode(instructions: &[(Opcode, u8)]) -> Bytecode {
 }
 
 /// What an error says.
-fn refused(bytes: &[u8], table: &[u8]) -> &'static str {
+fn refused(bytes: &[u8], table: &[u8]) -> String {
     match Bytecode::from_bytes(bytes, table) {
-        Err(CompileError::BadBytecode(text)) => text,
+        Err(CompileError::BadBytecode(text)) => text.to_owned(),
+        Err(CompileError::Decode(error)) => error.to_string(),
         other => panic!("{other:?}"),
     }
 }
@@ -150,8 +151,8 @@ fn entry(fields: [u32; 4]) -> Vec<u8> {
 fn exception_table() {
     // Start, length, target, depth and whether the instruction number is kept.
     let mut table = entry([1, 3, 5, 2 << 1]);
-    table.extend(entry([70, 2, 75, 1 << 1 | 1]));
     table.extend(entry([10, 3, 5, 2 << 1]));
+    table.extend(entry([70, 2, 75, 1 << 1 | 1]));
     let bytecode = Bytecode::from_bytes(&NOPS, &table).expect("valid bytecode");
     let handlers: Vec<_> = bytecode
         .handlers
@@ -174,8 +175,9 @@ fn a_jump_target_is_no_handler() {
 #[test]
 fn bad_bytecode_is_refused() {
     let table = entry([1, 3, 5, 0]);
-    assert_eq!(refused(&NOPS, &table[..3]), "exception table cut short");
-    assert_eq!(refused(&NOPS, &[0x80 | 64]), "exception table cut short");
+    let malformed = "exception table: the entry at byte 0 is malformed";
+    assert_eq!(refused(&NOPS, &table[..3]), malformed);
+    assert_eq!(refused(&NOPS, &[0x80 | 64]), malformed);
     assert_eq!(
         refused(&NOPS, &entry([1, 3, 101, 0])),
         "handler out of the code"
@@ -185,9 +187,14 @@ fn bad_bytecode_is_refused() {
     let backward = assemble(&[(Opcode::JUMP_BACKWARD, 9)]);
     assert_eq!(refused(&backward, &[]), "jump out of the code");
     let unknown = (0..=255).find(|number| Opcode::from_u8(*number).is_none());
+    let unknown = unknown.expect("a free number");
     assert_eq!(
-        refused(&[unknown.expect("a free number"), 0], &[]),
-        "unknown opcode"
+        refused(&[unknown, 0], &[]),
+        format!("byte 0: no opcode has the number {unknown}")
+    );
+    assert_eq!(
+        refused(&[Opcode::NOP as u8, 0, Opcode::EXTENDED_ARG as u8, 1], &[]),
+        "byte 2: the code ends within the instruction"
     );
 }
 

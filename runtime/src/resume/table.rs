@@ -49,6 +49,7 @@ pub struct TableBuilder {
 impl TableBuilder {
     /// Adds the instruction whose EXTENDED_ARG prefixes, if any, begin at `start` and which itself stands at `offset` (both in code units). Its machine code begins `code_offset` bytes
     /// from the body's start; `places` is the operand stack, from the bottom.
+    #[inline]
     pub fn add(
         &mut self,
         start: u32,
@@ -77,6 +78,7 @@ impl TableBuilder {
         (self.start, self.code_offset) = (start, code_offset);
     }
 
+    #[inline]
     fn stack_change(&mut self) {
         let (before, after) = (&self.places, &self.next);
         // The fewest dropped that leave at most two to push.
@@ -122,6 +124,7 @@ impl TableBuilder {
         }
     }
 
+    #[inline]
     fn number(&mut self, mut value: u32) {
         while value >= 0x80 {
             self.bytes.push(value as u8 | 0x80);

@@ -414,30 +414,40 @@ fn additions_to_memory() {
 }
 
 #[test]
-fn decrement_and_branch_if_zero() {
+fn decrement_and_branch() {
     for count in [1_u64, 2, 0, 0x8000_0000, 0xffff_ffff] {
         for high in [0, 0x1234_5678_0000_0000] {
-            let mut before = State::new();
-            before.memory[2] = high | count;
-            let code = |masm: &mut Host| {
-                let (zero, done) = (masm.new_label(), masm.new_label());
-                masm.dec32_mem_branch_zero(word(2), zero);
-                masm.store_imm(word(WORDS - 1), 0);
-                masm.jump(done);
-                masm.bind(zero);
-                masm.store_imm(word(WORDS - 1), 1);
-                masm.bind(done);
-            };
-            check(&before, code, |state| {
-                state.memory[2] = high | u64::from((count as u32).wrapping_sub(1));
-                state.memory[WORDS - 1] = u64::from(count == 1);
-            });
+            for if_zero in [true, false] {
+                let mut before = State::new();
+                before.memory[2] = high | count;
+                let code = |masm: &mut Host| {
+                    let (taken, done) = (masm.new_label(), masm.new_label());
+                    match if_zero {
+                        true => masm.dec32_mem_branch_zero(word(2), taken),
+                        false => masm.dec32_mem_branch_not_zero(word(2), taken),
+                    }
+                    masm.store_imm(word(WORDS - 1), 0);
+                    masm.jump(done);
+                    masm.bind(taken);
+                    masm.store_imm(word(WORDS - 1), 1);
+                    masm.bind(done);
+                };
+                check(&before, code, |state| {
+                    state.memory[2] = high | u64::from((count as u32).wrapping_sub(1));
+                    state.memory[WORDS - 1] = u64::from((count == 1) == if_zero);
+                });
+            }
         }
     }
-    let decrement = |masm: &mut Host, mem| {
-        let zero = masm.new_label();
-        masm.dec32_mem_branch_zero(mem, zero);
-        masm.bind(zero);
-    };
-    check_access(&DISPLACEMENTS, T1, decrement, |_, word| word - 1);
+    for if_zero in [true, false] {
+        let decrement = |masm: &mut Host, mem| {
+            let next = masm.new_label();
+            match if_zero {
+                true => masm.dec32_mem_branch_zero(mem, next),
+                false => masm.dec32_mem_branch_not_zero(mem, next),
+            }
+            masm.bind(next);
+        };
+        check_access(&DISPLACEMENTS, T1, decrement, |_, word| word - 1);
+    }
 }

@@ -277,6 +277,8 @@ group!(updates_of_memory, |golden| {
         add64_mem(Data.offset(-0x12_3458), 0x1234_5678);
         dec32_mem_branch_zero(A0.at(0), golden.label);
         dec32_mem_branch_zero(Data.at(0x8004), golden.label);
+        dec32_mem_branch_not_zero(A0.at(0), golden.label);
+        dec32_mem_branch_not_zero(Data.at(0x8004), golden.label);
     }
 });
 

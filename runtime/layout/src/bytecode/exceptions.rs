@@ -25,6 +25,65 @@ impl ExceptionEntry {
     }
 }
 
+/// Iterates over the entries of an exception table (`co_exceptiontable`), which stand in order. It ends after the first error.
+#[derive(Clone, Debug)]
+pub struct ExceptionEntries<'a> {
+    table: &'a [u8],
+    rest: &'a [u8],
+    end: u32,
+}
+
+impl<'a> ExceptionEntries<'a> {
+    /// Reads from the start.
+    pub fn new(table: &'a [u8]) -> Self {
+        Self {
+            table,
+            rest: table,
+            end: 0,
+        }
+    }
+
+    /// The entry that covers an instruction, given the offset of its opcode, without keeping the others. A malformed table covers nothing.
+    pub fn covering(self, offset: BytecodeOffset) -> Option<ExceptionEntry> {
+        self.map_while(Result::ok)
+            .take_while(|entry| entry.start <= offset)
+            .find(|entry| offset < entry.end)
+    }
+
+    fn entry(&mut self) -> Option<ExceptionEntry> {
+        let mut number = || read_varint(&mut self.rest);
+        let (start, size, target, depth_and_lasti) = (number()?, number()?, number()?, number()?);
+        let end = start.checked_add(size)?;
+        if self.end > start {
+            return None;
+        }
+        self.end = end;
+        Some(ExceptionEntry {
+            start: BytecodeOffset(start),
+            end: BytecodeOffset(end),
+            target: BytecodeOffset(target),
+            depth: depth_and_lasti >> 1,
+            lasti: depth_and_lasti & 1 != 0,
+        })
+    }
+}
+
+impl Iterator for ExceptionEntries<'_> {
+    type Item = Result<ExceptionEntry, DecodeError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        let at = self.table.len() - self.rest.len();
+        let entry = self.entry();
+        if entry.is_none() {
+            self.rest = &[];
+        }
+        Some(entry.ok_or(DecodeError::ExceptionTable(at)))
+    }
+}
+
 /// A code object's parsed exception table: sorted, without overlap, as the interpreter's own search demands.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct ExceptionTable(Vec<ExceptionEntry>);
@@ -32,29 +91,9 @@ pub struct ExceptionTable(Vec<ExceptionEntry>);
 impl ExceptionTable {
     /// Parses `co_exceptiontable`.
     pub fn parse(table: &[u8]) -> Result<Self, DecodeError> {
-        let mut entries: Vec<ExceptionEntry> = vec![];
-        let mut rest = table;
-        while !rest.is_empty() {
-            let malformed = DecodeError::ExceptionTable(table.len() - rest.len());
-            let mut number = || read_varint(&mut rest).ok_or(malformed);
-            let (start, size, target, depth_and_lasti) =
-                (number()?, number()?, number()?, number()?);
-            let end = start.checked_add(size).ok_or(malformed)?;
-            if entries
-                .last()
-                .is_some_and(|previous| previous.end.0 > start)
-            {
-                return Err(malformed);
-            }
-            entries.push(ExceptionEntry {
-                start: BytecodeOffset(start),
-                end: BytecodeOffset(end),
-                target: BytecodeOffset(target),
-                depth: depth_and_lasti >> 1,
-                lasti: depth_and_lasti & 1 != 0,
-            });
-        }
-        Ok(Self(entries))
+        ExceptionEntries::new(table)
+            .collect::<Result<_, _>>()
+            .map(Self)
     }
 
     /// The entry that covers an instruction, given the offset of its opcode.
@@ -143,6 +182,11 @@ mod tests {
             found,
             [None, Some(70), Some(70), None, None, Some(4096), None]
         );
+        for offset in 0..14 {
+            let offset = BytecodeOffset(offset);
+            let read = ExceptionEntries::new(&table).covering(offset);
+            assert_eq!(read.as_ref(), parsed.lookup(offset));
+        }
     }
 
     #[test]

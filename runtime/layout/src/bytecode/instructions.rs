@@ -77,6 +77,7 @@ impl<'a> Decoder<'a> {
         (self.code.len() / 2) as u32
     }
 
+    #[inline]
     fn decode(&mut self) -> Result<Instruction, DecodeError> {
         let start = BytecodeOffset(self.at);
         let mut oparg: u32 = 0;
@@ -126,6 +127,7 @@ impl<'a> Decoder<'a> {
 impl Iterator for Decoder<'_> {
     type Item = Result<Instruction, DecodeError>;
 
+    #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         if self.at >= self.len() {
             return None;

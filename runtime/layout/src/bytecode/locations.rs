@@ -54,6 +54,7 @@ impl<'a> Locations<'a> {
     }
 
     /// Six bits a byte, the least significant first; bit 6 says that more follow.
+    #[inline]
     fn varint(&mut self) -> Option<u32> {
         let mut value: u32 = 0;
         let mut shift = 0;
@@ -68,6 +69,7 @@ impl<'a> Locations<'a> {
     }
 
     /// The sign is the lowest bit.
+    #[inline]
     fn signed_varint(&mut self) -> Option<i32> {
         let value = self.varint()?;
         let magnitude = (value >> 1).cast_signed();
@@ -78,6 +80,7 @@ impl<'a> Locations<'a> {
         })
     }
 
+    #[inline]
     fn advance_line(&mut self, delta: i32) -> Option<i32> {
         self.line = self.line.checked_add(delta)?;
         Some(self.line)
@@ -148,6 +151,21 @@ impl Iterator for Locations<'_> {
 }
 
 impl<'a> Locations<'a> {
+    /// Where lines begin in the order of the code: each first code unit of a range with another line than the range before it. The interpreter has more of these, where jumps arrive.
+    #[inline]
+    pub fn line_starts(self) -> impl Iterator<Item = Result<BytecodeOffset, DecodeError>> {
+        let (mut at, mut before) = (BytecodeOffset(0), None);
+        self.lines().filter_map(move |run| {
+            let (line, end) = match run {
+                Ok(run) => run,
+                Err(error) => return Some(Err(error)),
+            };
+            let start = std::mem::replace(&mut at, end);
+            let changed = line != std::mem::replace(&mut before, line);
+            (changed && line.is_some()).then_some(Ok(start))
+        })
+    }
+
     /// Only the lines, which is quicker.
     pub fn lines(self) -> Lines<'a> {
         Lines(self)
@@ -159,6 +177,7 @@ impl<'a> Locations<'a> {
 pub struct Lines<'a>(Locations<'a>);
 
 impl Lines<'_> {
+    #[inline]
     fn entry(&mut self) -> Option<(Option<i32>, BytecodeOffset)> {
         let Self(locations) = self;
         let first = locations.byte().filter(|byte| byte & 128 != 0)?;

@@ -9,7 +9,7 @@ mod live;
 mod locations;
 
 pub use debug::{DecodedRow, debug_dump};
-pub use exceptions::{ExceptionEntry, ExceptionTable};
+pub use exceptions::{ExceptionEntries, ExceptionEntry, ExceptionTable};
 pub use instructions::{Decoder, Instruction, encode_instruction};
 pub use live::{BorrowedCode, base_code};
 pub use locations::{Lines, Location, Locations};

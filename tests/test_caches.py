@@ -1,0 +1,436 @@
+"""What inline caches must notice: each program fills a cache, breaks what it rests on, and looks again. Interpreted against compiled."""
+
+from test_frames import compare  # noqa: F401
+
+# Calls a function often enough that its caches are filled.
+WARM = """
+def warm(function, *arguments):
+    for _ in range(20):
+        result = function(*arguments)
+    return result
+def attempt(function, *arguments):
+    try:
+        return function(*arguments)
+    except Exception as error:
+        return type(error).__name__, str(error)
+"""
+
+
+def test_shared_keys_that_grow(compare):  # noqa: F811
+    compare(
+        WARM
+        + """
+class A:
+    x = "class"
+    def method(self): return "method"
+def load(o): return o.x
+def call(o): return o.method()
+a, b, c = A(), A(), A()
+for o in a, b, c:
+    o.first = 1
+    print(warm(load, o), warm(call, o))
+# The name enters the shared keys with one instance; the others still have no value for it.
+b.x = "own"
+b.method = lambda: "own method"
+for o in a, b, c, A():
+    print(warm(load, o), warm(call, o))
+del b.x, b.method
+for o in a, b, c, A():
+    print(load(o), call(o))
+check(load, call)
+"""
+    )
+
+
+def test_inline_values_that_come_and_go(compare):  # noqa: F811
+    compare(
+        WARM
+        + """
+class A:
+    def __init__(self, x): self.x = x
+def load(o): return o.x
+def store(o, value): o.x = value
+a, b = A(1), A(2)
+print(warm(load, a), warm(load, b))
+warm(store, a, 10)
+del a.x
+print(attempt(load, a), load(b))
+store(a, 11)
+print(load(a), vars(a))
+# More attributes than fit inline.
+for number in range(100):
+    setattr(b, f"y{number}", number)
+print(load(b), attempt(store, b, 3), load(b), len(vars(b)))
+check(load, store)
+"""
+    )
+
+
+def test_replaced_dict(compare):  # noqa: F811
+    compare(
+        WARM
+        + """
+class A:
+    def __init__(self, x): self.x = x
+def load(o): return o.x
+def store(o, value): o.x = value
+a, b = A(1), A(2)
+warm(load, a), warm(store, a, 5)
+mine = {"x": "mine"}
+a.__dict__ = mine
+print(load(a), load(b))
+store(a, "stored")
+print(mine, vars(b))
+a.__dict__ = {}
+print(attempt(load, a), mine)
+store(a, 6)
+print(load(a), vars(a), mine)
+# A dictionary made of the inline values, changed behind the cache.
+names = vars(b)
+names["x"] = "through the dictionary"
+print(load(b))
+store(b, 7)
+print(names)
+names.clear()
+print(attempt(load, b))
+del b.__dict__
+print(attempt(load, b))
+store(b, 8)
+print(load(b), vars(b))
+check(load, store)
+"""
+    )
+
+
+def test_changed_class(compare):  # noqa: F811
+    compare(
+        WARM
+        + """
+class Base:
+    inherited = "base"
+class A(Base):
+    x = "A"
+    def method(self): return "A's"
+class B(Base):
+    x = "B"
+    def method(self): return "B's"
+def load(o): return o.x
+def call(o): return o.method()
+def inherited(o): return o.inherited
+def look(o): return attempt(load, o), attempt(call, o), attempt(inherited, o)
+def store(o, value): o.x = value
+a = A()
+print(warm(look, a))
+a.__class__ = B
+print(look(a))
+a.__class__ = A
+A.x = "changed"
+A.method = lambda self: "changed"
+Base.inherited = "changed"
+print(look(a), warm(look, a))
+del A.x, A.method
+print(look(a))
+A.x = property(lambda self: "property")
+A.method = property(lambda self: lambda: "from a property")
+print(look(a), warm(look, a))
+print(attempt(store, a, 1))
+del A.x
+warm(store, a, 2)
+print(look(a), vars(a))
+# A data descriptor takes precedence over the instance from now on.
+A.x = property(lambda self: "property again", lambda self, value: vars(self).__setitem__("stored", value))
+store(a, 3)
+print(look(a), vars(a))
+A.__getattribute__ = lambda self, name: name
+print(look(a))
+del A.__getattribute__
+A.__bases__ = (B,)
+del A.x, A.method
+print(look(A()), look(a))
+check(load, call, inherited, store)
+"""
+    )
+
+
+def test_class_that_changes_all_the_time(compare):  # noqa: F811
+    compare(
+        WARM
+        + """
+class A:
+    def method(self): return 0
+def call(o): return o.method()
+a = A()
+total = 0
+# CPython gives a class a thousand versions and then no more.
+for turn in range(1200):
+    A.method = lambda self, turn=turn: turn
+    total += call(a) + call(a)
+print(total)
+check(call)
+"""
+    )
+
+
+def test_attributes_of_classes_and_modules(compare):  # noqa: F811
+    compare(
+        WARM
+        + """
+import types
+class Meta(type):
+    pass
+class A(metaclass=Meta):
+    x = "A"
+    def make(number=0): return number
+def load(o): return o.x
+def call(o): return o.make()
+def look(o): return attempt(load, o), attempt(call, o)
+print(warm(look, A))
+A.x, A.make = "new", lambda: "new"
+print(look(A))
+Meta.x = property(lambda cls: "of the metaclass")
+print(look(A))
+del Meta.x, A.x, A.make
+print(look(A))
+module = types.ModuleType("module")
+module.x, module.make = 1, lambda: 2
+print(warm(look, module))
+module.x, module.make = 3, lambda: 4
+print(look(module))
+del module.x, module.make
+print(look(module))
+module.__getattr__ = lambda name: lambda: name
+print(attempt(call, module), callable(load(module)))
+vars(module).update(x=5, make=lambda: 6)
+print(look(module))
+vars(module).clear()
+print(look(module))
+check(load, call)
+"""
+    )
+
+
+def test_slots(compare):  # noqa: F811
+    compare(
+        WARM
+        + """
+class A:
+    __slots__ = "x", "y"
+class B(A):
+    __slots__ = ()
+def load(o): return o.x
+def store(o, value): o.x = value
+a, b = A(), B()
+a.x = b.x = 1
+print(warm(load, a), warm(load, b))
+warm(store, a, 2), warm(store, b, 3)
+del a.x
+print(attempt(load, a), load(b))
+store(a, 4)
+A.x, A.y = A.y, A.x
+print(attempt(load, a), a.y)
+store(a, 5)
+print(load(a), a.y, attempt(load, b))
+check(load, store)
+"""
+    )
+
+
+def test_emptied_and_shadowed_globals(compare):  # noqa: F811
+    compare(
+        WARM
+        + """
+import builtins
+value = 1
+def load(): return value
+def call(x): return len(x)
+def look(): return attempt(load), attempt(call, "abc")
+print(warm(look))
+value = 2
+print(look())
+del value
+print(look(), warm(look))
+builtins.value = "builtin"
+print(look(), warm(look))
+value = 3
+print(look())
+del value
+del builtins.value
+print(look())
+globals()["value"] = 4
+globals()["len"] = lambda x: "shadowed"
+print(look(), warm(look))
+del globals()["len"]
+print(look())
+original, builtins.len = len, lambda x: "replaced"
+print(look(), warm(look))
+builtins.len = original
+print(look())
+def renew(names, kept, attempt=attempt, load=load, call=call):
+    names.clear()
+    seen = attempt(load), attempt(call, "abc")
+    names.update(kept)
+    return seen
+print(renew(globals(), dict(globals())), look())
+check(load, call)
+"""
+    )
+
+
+def test_polymorphic_sites(compare):  # noqa: F811
+    compare(
+        WARM
+        + """
+def classes(number, slots):
+    made = []
+    for index in range(number):
+        names = {"method": lambda self, index=index: (index, "method"), "shared": index}
+        if slots and index % 2:
+            names["__slots__"] = "own",
+        made.append(type(f"C{index}", (), names))
+    return made
+SOURCE = '''
+def load(o): return o.own
+def shared(o): return o.shared
+def call(o): return o.method()
+def store(o, value): o.own = value
+'''
+for slots in False, True:
+    for number in 1, 2, 3, 4, 5, 9:
+        # New functions, and so new sites.
+        made = {}
+        exec(SOURCE, made)
+        load, shared, call, store = (made[name] for name in ("load", "shared", "call", "store"))
+        objects = [made() for made in classes(number, slots)]
+        for turn in range(6):
+            for o in objects:
+                store(o, turn)
+            print([(load(o), shared(o), call(o)) for o in objects])
+        # One class changes, another one loses the attribute.
+        type(objects[0]).shared = "changed"
+        type(objects[-1]).method = lambda self: "changed"
+        del objects[number // 2].own
+        for turn in range(3):
+            print([(attempt(load, o), shared(o), call(o)) for o in objects])
+        check(load, shared, call, store)
+"""
+    )
+
+
+def test_operators_whose_operands_change_type(compare):  # noqa: F811
+    compare(
+        WARM
+        + """
+SOURCE = '''
+def add(a, b): return a + b
+def subtract(a, b): return a - b
+def multiply(a, b): return a * b
+def divide(a, b): return a / b
+def less(a, b): return a < b
+def equal(a, b): return a == b
+def subscript(a, b): return a[b]
+def store(a, b, c): a[b] = c
+'''
+class Int(int):
+    def __add__(self, other): return "Int"
+    def __lt__(self, other): return "Int"
+values = [1, -1, 2**29, 2**30, -(2**30), 2**62, 2**63 - 1, 2**100, 1.5, -0.0, float("nan"), 1e308, True, "text", Int(3), None, (1,), [2]]
+for first in range(len(values)):
+    # New sites, filled by one kind, then shown the others.
+    made = {}
+    exec(SOURCE, made)
+    x = values[first]
+    for name in "add", "subtract", "multiply", "divide", "less", "equal":
+        function = made[name]
+        for _ in range(5):
+            attempt(function, x, x)
+        for y in values:
+            # Powers of two would make long texts and lists.
+            if name != "multiply" or not isinstance(x, (str, tuple, list)) and not isinstance(y, (str, tuple, list)):
+                print(name, repr(x), repr(y), attempt(function, x, y), attempt(function, y, x))
+        check(function)
+containers = [[1, 2, 3], (4, 5, 6), {0: 7, 1: 8}, "abc", b"xyz", range(5, 9), bytearray(b"123")]
+for first in containers:
+    made = {}
+    exec(SOURCE, made)
+    subscript, store = made["subscript"], made["store"]
+    warm(attempt, subscript, first, 1)
+    for container in containers:
+        for index in 0, 2, -1, 3, -4, 2**70, True, 1.0, "0", slice(1, 2):
+            print(attempt(subscript, container, index))
+            if isinstance(container, (list, dict)):
+                print(attempt(store, container.copy(), index, 0) if not isinstance(index, slice) else None)
+    check(subscript, store)
+"""
+    )
+
+
+def test_loops_over_changing_types(compare):  # noqa: F811
+    compare(
+        WARM
+        + """
+SOURCE = '''
+def loop(items):
+    seen = []
+    for item in items:
+        seen.append(item)
+    return seen
+'''
+class Sequence:
+    def __getitem__(self, index): return [7, 8][index]
+def kinds():
+    return [[1, 2], (3, 4), range(5), range(9, 2, -3), range(2**70, 2**70 + 2), {5: 6}, {7}, "ab", Sequence(), (i for i in [1]), iter([9]), [], (), range(0)]
+for first in range(len(kinds())):
+    made = {}
+    exec(SOURCE, made)
+    loop = made["loop"]
+    for _ in range(5):
+        loop(kinds()[first])
+    for items in kinds():
+        print(loop(items))
+    print(attempt(loop, None))
+    # A list that grows while it is iterated over, and one that shrinks.
+    growing = [0, 1]
+    def grow():
+        for item in growing:
+            if len(growing) < 6:
+                growing.append(item + 2)
+        return growing
+    print(grow())
+    check(loop)
+"""
+    )
+
+
+def test_callees_that_change(compare):  # noqa: F811
+    compare(
+        WARM
+        + """
+def one(x): return "one", x
+def two(x, y=2): return "two", x, y
+class Made:
+    def __init__(self, x): self.x = x
+    def __repr__(self): return f"Made({vars(self)})"
+    def method(self, x): return "method", x
+def call(f, x): return f(x)
+print(warm(call, one, 1), warm(call, Made, 2), warm(call, Made(1).method, 3))
+one.__code__ = two.__code__
+print(attempt(call, one, 1))
+one.__defaults__ = (9,)
+print(call(one, 1))
+two.__defaults__ = None
+print(attempt(call, two, 1))
+two.__kwdefaults__ = {"z": 1}
+Made.__init__ = lambda self, x: vars(self).update(y=x)
+print(call(Made, 2))
+Made.__new__ = lambda cls, x: (cls.__name__, x)
+print(call(Made, 2), warm(call, Made, 3))
+del Made.__new__
+Made.__init__ = lambda self, x: x
+print(attempt(call, Made, 4), attempt(call, Made, None))
+del Made.__init__
+print(attempt(call, Made, 4))
+for f in one, len, str, [5].append, type, Made.method, lambda x: x, int, two:
+    print(attempt(call, f, "1"))
+check(call)
+"""
+    )

@@ -1,0 +1,130 @@
+"""Each reason to give control back to the interpreter, or not to compile, made to happen: counted under its name, and with the interpreter's result."""
+
+from test_frames import compare  # noqa: F401
+
+COUNT = """
+import hotstamp
+def count(reason):
+    return hotstamp.stats()["exits"][reason]
+"""
+
+
+def test_invalidated_in_a_loop(run_snippet):
+    out = run_snippet(
+        COUNT
+        + """
+def f(n):
+    total = 0
+    for i in range(n):
+        total += i
+        if i == 500:
+            hotstamp.opt_out(f)
+    return total
+def other(n):
+    return f(n)
+f(10), other(10)
+assert hotstamp.is_compiled(f)
+before = count("invalidated")
+print(f(1000), count("invalidated") - before)
+print(other(1000), f(1000), count("invalidated") - before)
+"""
+    )
+    # The one frame that ran left; what is called afterwards starts interpreted.
+    assert out == "499500 1\n499500 499500 1\n"
+
+
+def test_invalidated_at_the_entry(run_snippet):
+    out = run_snippet(
+        COUNT
+        + """
+import types
+def f(a, b=2):
+    return [a, b]
+twin = types.FunctionType(f.__code__, globals(), "twin", (3,))
+print(f(1), twin(1), count("invalidated"))
+# The other function of the same code is not handed back, but its code is not run any more.
+hotstamp.opt_out(f)
+print(f(1), twin(1), twin(1, 4), count("invalidated"))
+try:
+    twin()
+except TypeError as error:
+    print(error)
+"""
+    )
+    assert out == "[1, 2] [1, 3] 0\n[1, 2] [1, 3] [1, 4] 2\nf() missing 1 required positional argument: 'a'\n"
+
+
+def test_invalidated_in_front_of_a_handler(run_snippet):
+    out = run_snippet(
+        COUNT
+        + """
+def f(fail):
+    try:
+        if fail:
+            hotstamp.opt_out(f)
+            raise ValueError(fail)
+    except ValueError as error:
+        return error.args, error.__traceback__.tb_lineno - f.__code__.co_firstlineno
+print(f(False), f(True), count("invalidated"))
+"""
+    )
+    assert out == "None ((True,), 4) 1\n"
+
+
+def test_too_many_globals(run_snippet):
+    out = run_snippet(
+        COUNT
+        + """
+import types
+def f(x):
+    return x + offset
+made = [types.FunctionType(f.__code__, {"offset": number}) for number in range(12)]
+print([[function(1) for function in made] for _ in range(3)])
+print([hotstamp.is_compiled(function) for function in made].count(True), count("too_many_globals") > 0)
+"""
+    )
+    assert out == f"{[list(range(1, 13))] * 3}\n8 True\n"
+
+
+def test_native_stack_low(run_snippet):
+    out = run_snippet(
+        COUNT
+        + """
+import sys, threading
+sys.setrecursionlimit(10**6)
+def down(n):
+    return 0 if n == 0 else 1 + down(n - 1)
+def run():
+    down(10)
+    before = count("native_stack_low")
+    try:
+        down(500_000)
+    except RecursionError as error:
+        print(type(error).__name__, count("native_stack_low") > before)
+    print(down(1000), hotstamp.is_compiled(down))
+run()
+threading.stack_size(512 * 1024)
+thread = threading.Thread(target=run)
+thread.start()
+thread.join()
+"""
+    )
+    assert out == "RecursionError True\n1000 True\n" * 2
+
+
+def test_native_stack_low_is_no_error_by_itself(compare):  # noqa: F811
+    # Called from C near the end of the native stack: the interpreter has room for the little that is left to do.
+    compare(
+        """
+        def leaf(x): return x + 1
+        def down(n):
+            try:
+                return sorted([n], key=down_key)
+            except RecursionError:
+                return leaf(1)
+        def down_key(n): return down(n + 1)
+        leaf(1)
+        print(down(0))
+        check(leaf, down, down_key)
+        """
+    )
