@@ -96,12 +96,12 @@ impl<'c> Lower<'c, '_> {
     }
 
     /// Leaves with the exception that is set.
-    fn leave_raised(&mut self, failed: IntValue<'c>, state: &FrameState, depth: usize) -> Lowered<()> {
+    fn leave_raised(&mut self, failed: IntValue<'c>, state: &FrameState) -> Lowered<()> {
         let cold = self.new_block("raised");
         self.unlikely(failed, cold)?;
         let here = self.current();
         self.b.position_at_end(cold);
-        let (plan, handed) = self.plan_in_place(Reason::Raised, Action::Raise, state, state.offset, depth);
+        let (plan, handed) = self.plan_in_place(Reason::Raised, Action::Raise, state, state.offset, state.stack.len());
         self.leave(plan, &handed)?;
         self.b.position_at_end(here);
         Ok(())
@@ -122,7 +122,7 @@ impl<'c> Lower<'c, '_> {
         let result = self.call64(helper, &[self.i64(site).into(), self.frame.into(), self.tstate.into()])?;
         let failed = self.compare(IntPredicate::SLT, result, self.i64(0))?;
         let below = state.stack.len() - inputs as usize;
-        self.leave_raised(failed, &state, below)?;
+        self.leave_raised(failed, &state)?;
         let code = &self.job.codes[self.graph.contexts[state.context as usize].code as usize];
         let instruction = hotstamp_layout::bytecode::Decoder::starting_at(&code.bytecode, hotstamp_layout::bytecode::BytecodeOffset(state.offset)).next();
         let Some(Ok(instruction)) = instruction else { return Err(LowerError::Kind) };
@@ -238,7 +238,7 @@ impl<'c> Lower<'c, '_> {
         let result = self.call_pointer(target, Some(self.context.i64_type().into()), &[callee.into(), record.into(), self.tstate.into()])?;
         let Some(BasicValueEnum::IntValue(result)) = result else { return Err(LowerError::Kind) };
         let failed = self.compare(IntPredicate::EQ, result, self.i64(0))?;
-        self.leave_raised(failed, &state, state.stack.len())?;
+        self.leave_raised(failed, &state)?;
         let next = self.next_offset(&state)?;
         // Should the frame leave, the result lies on the operand stack.
         let object = self.load64(self.frame, offset_of!(Frame, frame_obj))?;

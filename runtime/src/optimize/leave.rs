@@ -103,6 +103,14 @@ unsafe fn fill(frame: *mut Frame, plan: &FramePlan, values: Values, made: &mut V
                 }
             }
         }
+    }
+}
+
+/// Sets where a frame's operand stack ends.
+unsafe fn set_depth(frame: *mut Frame, plan: &FramePlan) {
+    // SAFETY: the frame has room for its locals and its operand stack.
+    unsafe {
+        let slots = (&raw mut (*frame).localsplus).cast::<usize>();
         (*frame).stackpointer = slots.add(plan.locals.len() + plan.stack.len()).cast();
     }
 }
@@ -125,6 +133,7 @@ unsafe fn push_inlined(tstate: *mut PyThreadState, caller: *mut Frame, plan: &Fr
         let function = plan.function as *mut PyFunctionObject;
         frame_stack::initialize_frame(frame, StackRef::from_new(function.cast()), std::ptr::null_mut(), (*data).code, (*data).nlocalsplus as usize, caller);
         fill(frame, plan, values, made);
+        set_depth(frame, plan);
         (*tstate).current_frame = frame;
         (*tstate).py_recursion_remaining -= 1;
         frame
@@ -141,6 +150,11 @@ pub(super) unsafe extern "C" fn leave(artifact: *mut Artifact, plan: usize, fram
         let plan_index = plan;
         let plan = &(&(*artifact).metadata.plans)[plan_index];
         policy::note_exit(artifact, plan_index);
+        if tracing::enabled!(tracing::Level::TRACE) {
+            let inner = plan.frames.last();
+            let code = inner.map(|frame| crate::naming::qualified_name((*(&(*artifact).codes)[frame.code as usize]).code)).unwrap_or_default();
+            tracing::trace!(entry = (*artifact).entry, offset = inner.map_or(0, |frame| frame.offset), reason = ?plan.reason, action = ?plan.action, "Left {code}");
+        }
         let data_of = |frame: &FramePlan| (&(*artifact).codes)[frame.code as usize];
         let values = Values(values);
         let mut made = Vec::new();
@@ -149,6 +163,10 @@ pub(super) unsafe extern "C" fn leave(artifact: *mut Artifact, plan: usize, fram
             let data = data_of(frame_plan);
             let this = if depth == 0 {
                 fill(frame, frame_plan, values, &mut made);
+                // An operation that raised left of its inputs what it left.
+                if plan.action != Action::Raise {
+                    set_depth(frame, frame_plan);
+                }
                 frame
             } else {
                 push_inlined(tstate, frames[depth - 1].0, frame_plan, data, values, &mut made)
@@ -194,6 +212,7 @@ pub(super) unsafe extern "C" fn dealloc_at(artifact: *mut Artifact, plan: usize,
             let data = (&(*artifact).codes)[frame_plan.code as usize];
             if depth == 0 {
                 fill(frame, frame_plan, values, &mut made);
+                set_depth(frame, frame_plan);
             } else {
                 current = push_inlined(tstate, current, frame_plan, data, values, &mut made);
                 inner.push(current);
