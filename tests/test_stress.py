@@ -118,3 +118,41 @@ def test_tracing_that_begins_in_a_stressed_function(run_snippet, mode):
     stressed = run_snippet(code, env={"HOTSTAMP_STRESS": mode})
     assert stressed == run_snippet(code)
     assert stressed.endswith("True\n")
+
+
+@pytest.mark.parametrize(
+    ("act", "reason", "frames"),
+    [("sys.settrace(lambda *event: None)", "tracing_enabled", 2), ("hotstamp.opt_out(f)", "invalidated", 1)],
+)
+def test_a_resumed_frame_that_may_not_run_compiled(run_snippet, act, reason, frames):
+    # A destructor acts where baseline code does not poll: the next resumption finds out, in the middle of a line, or lets the line begin.
+    code = f"""
+    import sys, hotstamp
+    class Acts:
+        def __del__(self):
+            {act}
+    def f(acts, n):
+        held = Acts() if acts else None
+        held = None; total = n + 1; total += n
+        for i in range(n):
+            total += i
+        return total
+    def lines(acts, n):
+        held = Acts() if acts else None
+        held = None
+        total = n + 1
+        return total
+    for i in range(3):
+        f(False, 3), lines(False, 3)
+    before = hotstamp.stats()
+    result = f(True, 3)
+    between = hotstamp.stats()
+    sys.settrace(None)
+    print(result, between["exits"]["{reason}"] - before["exits"]["{reason}"], between["resumed"] - before["resumed"])
+    print(lines(True, 3))
+    """
+    result, left, resumed = run_snippet(code, env={"HOTSTAMP_STRESS": "resume"}).splitlines()[0].split()
+    # The destructor's own frame leaves as well when it is traced.
+    assert (result, left) == ("10", str(frames))
+    assert 5 < int(resumed) < 40
+    assert run_snippet(code).splitlines()[1] == run_snippet(code, env={"HOTSTAMP_STRESS": "resume"}).splitlines()[1] == "4"
