@@ -188,6 +188,7 @@ impl CodeData {
     pub unsafe fn free(data: *mut CodeData) {
         // SAFETY: see above; sizes as in `allocate`.
         unsafe {
+            crate::optimize::policy::forget(data);
             if !(*data).baseline.0.is_null() {
                 crate::code_memory::CodeMemory::global()
                     .free((*data).baseline, (*data).code_bytes as usize);

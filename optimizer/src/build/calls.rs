@@ -33,6 +33,11 @@ impl Builder<'_> {
                 if !callee.simple_arguments || callee.argcount as usize != arguments {
                     return self.general();
                 }
+                let (wanted, globals) = (callee.address, callee.globals);
+                if self.state.facts.functions.insert(address) {
+                    let function = self.reference(callable).unwrap_or(crate::hir::Value(0));
+                    self.emit_guarded(Op::GuardFunction(wanted, globals), Type::Void, &[function]);
+                }
                 if self.may_inline(code) {
                     return self.inline(address, code, arguments);
                 }
@@ -153,7 +158,9 @@ impl Builder<'_> {
             builtins: callee.builtins,
             start: callee.start,
         };
-        self.anchors.insert(function);
+        // The guard compares code objects, so that one must not die and come back as another; the function is held by the operand stack.
+        let _ = function;
+        self.inlined.insert(code);
         let mut args: Vec<Value> = Vec::new();
         for _ in 0..arguments {
             let entry = self.pop();

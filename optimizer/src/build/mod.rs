@@ -91,6 +91,8 @@ pub(crate) struct Facts {
     keys: HashSet<Value>,
     /// Global cells that were compared; lost with `version`.
     cells: HashSet<u64>,
+    /// Functions whose code was compared; lost with `version`.
+    functions: HashSet<u64>,
     /// Contents of fields: (object, offset) -> value; lost with `version`, and when another object's field of that offset is stored to.
     fields: HashMap<(Value, u32), Value>,
 }
@@ -103,6 +105,7 @@ impl Facts {
         self.inline.clear();
         self.keys.clear();
         self.cells.clear();
+        self.functions.clear();
         self.fields.clear();
     }
 
@@ -114,6 +117,7 @@ impl Facts {
         self.class_objects.retain(|key, value| other.class_objects.get(key) == Some(value));
         self.inline.retain(|key| other.inline.contains(key));
         self.keys.retain(|key| other.keys.contains(key));
+        self.functions.retain(|key| other.functions.contains(key));
         self.cells.retain(|key| other.cells.contains(key));
         self.fields.retain(|key, value| other.fields.get(key) == Some(value));
     }

@@ -165,6 +165,8 @@ pub enum Op {
     GuardKeys(u64),
     /// Leaves unless the word at an address holds this object: address of the cell, object.
     GuardCell(u64, u64),
+    /// Leaves unless the function has this code object and these globals.
+    GuardFunction(u64, u64),
     /// Leaves if another evaluator was installed (PEP 523).
     GuardEvaluator,
     /// Leaves if the operand is null.

@@ -64,6 +64,14 @@ impl<'c> Lower<'c, '_> {
                 let tagged = self.b.build_or(bits, self.i64(1), "")?;
                 (self.compare(IntPredicate::EQ, tagged, self.i64(wanted | 1))?, Reason::GlobalChanged)
             }
+            Op::GuardFunction(code, globals) => {
+                let object = object(self)?;
+                let found = self.load64(object, offset_of!(ffi::PyFunctionObject, func_code))?;
+                let same_code = self.compare(IntPredicate::EQ, found, self.i64(code))?;
+                let found = self.load64(object, offset_of!(ffi::PyFunctionObject, func_globals))?;
+                let same_globals = self.compare(IntPredicate::EQ, found, self.i64(globals))?;
+                (self.b.build_and(same_code, same_globals, "")?, Reason::TypeGuard)
+            }
             Op::GuardEvaluator => {
                 let evaluator = self.load64(self.address(self.job.process.evaluator), 0)?;
                 (self.compare(IntPredicate::EQ, evaluator, self.i64(0))?, Reason::Events)

@@ -78,7 +78,7 @@ impl<'c> Lower<'c, '_> {
                 let condition = self.bool(args[0])?;
                 return self.expect(condition, exit);
             }
-            Op::GuardClass(_) | Op::GuardVersion(_) | Op::GuardClassObject(_) | Op::GuardInline(_) | Op::GuardNoDict | Op::GuardKeys(_) | Op::GuardCell(..) | Op::GuardEvaluator | Op::GuardBound => {
+            Op::GuardClass(_) | Op::GuardVersion(_) | Op::GuardClassObject(_) | Op::GuardInline(_) | Op::GuardNoDict | Op::GuardKeys(_) | Op::GuardCell(..) | Op::GuardFunction(..) | Op::GuardEvaluator | Op::GuardBound => {
                 return self.guard(value);
             }
 

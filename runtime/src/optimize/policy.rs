@@ -266,7 +266,9 @@ unsafe fn install(finished: Finished) {
                 (*artifact).uses = vec![0; metadata.plans.len()];
                 (*artifact).metadata = metadata;
                 (*artifact).placed = Some(placed);
-                if entry == 0 {
+                if (*data).leave != 0 {
+                    // Opted out meanwhile.
+                } else if entry == 0 {
                     CodeData::install_optimized(data, code);
                 } else {
                     (*data).heat = 1;
