@@ -1,11 +1,12 @@
 //! How hotstamp hooks into a stock CPython, and how it lets go again.
 //!
 //! `functions.rs` puts our entry into Python functions, `tracing.rs` hands them all back while somebody watches the program run, `bodies.rs` catches the code that
-//! never is a function call: modules, classes and `exec`. `swap.rs` is how built-in functions are replaced without their identity changing.
+//! never is a function call: modules, classes and `exec`, `forks.rs` hides the compiler thread from `os.fork`. `swap.rs` is how built-in functions are replaced without their identity changing.
 //!
 //! All of it belongs to the main interpreter and happens under the GIL.
 
 pub mod bodies;
+mod forks;
 pub mod functions;
 mod swap;
 pub mod tracing;
@@ -45,6 +46,7 @@ pub unsafe fn enable() -> Result<(), HookError> {
         functions::install()?;
         tracing::install();
         bodies::install();
+        forks::install();
         ENABLED.store(true, Ordering::Relaxed);
         tracing::start();
     }
@@ -63,6 +65,7 @@ pub unsafe fn disable() {
     // SAFETY: passed on from the caller.
     unsafe {
         tracing::stop();
+        forks::remove();
         bodies::remove();
         tracing::remove();
         functions::remove();

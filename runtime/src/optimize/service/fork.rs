@@ -4,7 +4,7 @@
 //! for: in the child its job, its channels and the optimizer that it was in are given up. The handlers do as little as they can; the rest is done at the next use (`settle`).
 
 use std::cell::UnsafeCell;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{MutexGuard, Once};
 use std::time::Duration;
 
@@ -49,16 +49,33 @@ pub(super) fn install() {
     });
 }
 
+/// Somebody has waited for the thread already, for the fork that comes now.
+static WAITED: AtomicBool = AtomicBool::new(false);
+
+/// Asks the thread to end and waits for it a little, unless that was done for this fork. Whether it is still there.
+pub(super) fn end_thread(service: &mut Service, before_fork: bool) -> bool {
+    let waited = WAITED.swap(before_fork, Ordering::Relaxed);
+    let Some(thread) = &service.thread else {
+        return false;
+    };
+    if thread.is_stuck() {
+        return true;
+    }
+    if before_fork || !waited {
+        let _ = service.channels.commands.send(Command::End);
+    }
+    let grace = if waited { Duration::ZERO } else { GRACE };
+    if !thread.is_done_within(grace) {
+        return true;
+    }
+    service.join();
+    false
+}
+
 extern "C" fn prepare() {
     let mut slot = lock();
-    if let Some(service) = slot.as_mut()
-        && let Some(thread) = &service.thread
-        && !thread.is_stuck()
-    {
-        let _ = service.channels.commands.send(Command::End);
-        if thread.is_done_within(GRACE) {
-            service.join();
-        }
+    if let Some(service) = slot.as_mut() {
+        end_thread(service, false);
     }
     // Not the compilation, but the dynamic loader is waited for in any case: a child could load nothing any more.
     let loading = loader::no_loading();

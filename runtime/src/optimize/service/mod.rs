@@ -249,6 +249,19 @@ pub fn take_finished() -> Option<Finished> {
     service.finished.pop_front()
 }
 
+/// Before a fork: asks the thread to end, waits a little, and says whether it is there all the same. The handlers of the fork do not wait again.
+pub(crate) fn thread_stays() -> bool {
+    let mut slot = lock();
+    slot.is_some() && fork::end_thread(service(&mut slot), true)
+}
+
+/// In the child of a fork, when Python is ready again: jobs that were lost are to be taken notice of.
+pub(crate) fn notice_fork() {
+    if outstanding() > 0 {
+        wake_up();
+    }
+}
+
 /// Sets the function that tells the program of a result. It is called on the compiler thread, and in the parent of a fork, with a lock held: it may not call this module.
 pub fn set_wakeup(wakeup: fn()) {
     WAKEUP.store(wakeup as *mut (), Ordering::Release);
