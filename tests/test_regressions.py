@@ -110,3 +110,24 @@ def test_other_users_of_code_extra_slots(run_snippet):
         assert freed == [0x1234], freed
         """
     )
+
+
+def test_optimized_loops_of_a_dead_function_are_forgotten(run_snippet):
+    # What is allocated next often gets the addresses of what was freed last.
+    out = run_snippet(
+        """
+        import gc
+        def run(number):
+            names = {}
+            exec(f"def f(a): return {{{'x * ' + str(number) if number % 2 else 'x: x + ' + str(number)} for x in a}}", names)
+            for _ in range(4):
+                result = names["f"]([1, 2, 3, 4])
+            return result
+        for number in range(1, 13):
+            print(run(number))
+            gc.collect()
+        """,
+        tier="optimizer",
+    )
+    expected = [str({x * n for x in (1, 2, 3, 4)} if n % 2 else {x: x + n for x in (1, 2, 3, 4)}) for n in range(1, 13)]
+    assert out.splitlines() == expected
