@@ -304,6 +304,17 @@ impl Builder<'_> {
         self.pop();
         self.pop();
         self.pop();
+        if let Entry::Unboxed(float) = value
+            && self.graph.ty(float) == Type::Float
+        {
+            // Whoever borrowed the old object gets a reference, so that it is not overwritten.
+            self.own_all();
+            self.emit_here(Op::ListStoreFloat, Type::Void, &[object, place, float]);
+            self.state.facts.forget_memory();
+            self.release_entry(container);
+            self.release_entry(index);
+            return Ok(());
+        }
         let owned = self.take_owned(value);
         let old = self.emit(Op::ListExchange, Type::Ref, &[object, place, owned]);
         self.state.facts.fields.clear();

@@ -175,6 +175,19 @@ impl Builder<'_> {
         }
         self.pop();
         self.pop();
+        if let Entry::Unboxed(float) = value
+            && self.graph.ty(float) == Type::Float
+            && self.is_float_field(object, offset)
+        {
+            // Whoever borrowed the old object gets a reference, so that it is not overwritten.
+            self.own_all();
+            self.emit_here(Op::FieldStoreFloat(offset), Type::Void, &[object, float]);
+            self.state.facts.fields.retain(|key, _| key.1 != offset);
+            self.state.facts.fields.insert((object, offset), float);
+            self.release_entry(owner);
+            return Ok(());
+        }
+        let known = self.state.facts.fields.get(&(object, offset)).copied();
         let owned = self.take_owned(value);
         let old = self.emit(op, Type::Ref, &[object, owned]);
         self.state.facts.fields.retain(|key, _| key.1 != offset);
@@ -182,9 +195,22 @@ impl Builder<'_> {
             Entry::Unboxed(unboxed) => unboxed,
             _ => owned,
         });
+        if let Some(known) = known {
+            self.copy_facts(known, old);
+        }
         self.release(old);
         self.release_entry(owner);
         Ok(())
+    }
+
+    /// Whether a field is known to hold a float at this point: it was loaded or stored before, and nothing has changed it since.
+    fn is_float_field(&self, object: Value, offset: u32) -> bool {
+        let Some(value) = self.state.facts.fields.get(&(object, offset)) else { return false };
+        match self.graph.ty(*value) {
+            Type::Float => true,
+            Type::Ref => self.state.facts.unboxed.get(value).is_some_and(|unboxed| self.graph.ty(*unboxed) == Type::Float),
+            _ => false,
+        }
     }
 
     /// What is known of the object at an address.

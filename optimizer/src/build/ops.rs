@@ -96,6 +96,7 @@ impl Builder<'_> {
             Opcode::FOR_ITER => self.for_iter()?,
 
             Opcode::CALL => self.call(oparg)?,
+            Opcode::UNPACK_SEQUENCE => self.unpack_sequence(oparg)?,
 
             Opcode::BUILD_TUPLE
             | Opcode::BUILD_LIST
@@ -132,7 +133,6 @@ impl Builder<'_> {
             | Opcode::STORE_GLOBAL
             | Opcode::UNARY_INVERT
             | Opcode::UNPACK_EX
-            | Opcode::UNPACK_SEQUENCE
             | Opcode::BINARY_SLICE
             | Opcode::STORE_SLICE => self.general()?,
 
@@ -347,6 +347,24 @@ impl Builder<'_> {
         Ok(())
     }
 
+    /// `UNPACK_SEQUENCE(n)`: the first item comes to the top.
+    fn unpack_sequence(&mut self, count: u32) -> Step<()> {
+        self.before();
+        let entry = self.state.stack[self.state.stack.len() - 1];
+        let (Some(sequence), false) = (self.reference(entry), self.failed()) else { return self.general() };
+        let items = self.emit_guarded(Op::Items(count), Type::Pointer, &[sequence]);
+        self.pop();
+        let owned = matches!(entry, Entry::Owned(_));
+        for index in (0..count).rev() {
+            let item = self.emit(Op::ItemAt(index), Type::Ref, &[items]);
+            // A sequence that dies here takes its items along.
+            let entry = if owned { Entry::Owned(self.take_owned(Entry::Lent(item))) } else { Entry::Lent(item) };
+            self.push(entry);
+        }
+        self.release_entry(entry);
+        Ok(())
+    }
+
     fn is_op(&mut self, inverted: u32) -> Step<()> {
         let (right, left) = (self.pop(), self.pop());
         let (a, own_a) = self.as_ref(left);
@@ -383,7 +401,12 @@ impl Builder<'_> {
         let Some(site) = self.code().site(offset) else {
             return self.unsupported("an instruction without a site");
         };
-        let (site, helper) = (site.address, self.job.memory_helper(self.at.opcode as u8));
+        let helper = match self.at.opcode {
+            // The baseline's own helper knows classes and stamped functions.
+            Opcode::CALL => site.helper,
+            opcode => self.job.memory_helper(opcode as u8),
+        };
+        let site = site.address;
         if helper == 0 {
             return self.unsupported(self.at.opcode.name());
         }

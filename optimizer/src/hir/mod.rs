@@ -185,6 +185,14 @@ pub enum Op {
     TupleItem,
     /// Exchanges an item of a list: list, index (inside, guarded before), value (owned); gives the old item (owned).
     ListExchange,
+    /// Leaves unless the operand is exactly a list or a tuple with this many items; gives the address of the items.
+    Items(u32),
+    /// The object at an index behind an address, borrowed.
+    ItemAt(u32),
+    /// Stores a float into a list: list, index (inside, guarded before), float. A float object that nobody else has is overwritten.
+    ListStoreFloat,
+    /// Stores a float as an attribute: object, float; as `StoreInline` or `StoreSlot` with the old value there and a float, else leaves to a new object. Byte offset.
+    FieldStoreFloat(u32),
     /// Number of items of a list or tuple, as an int.
     Length,
     /// Stores an attribute: object, value (owned); offset of the value, of the `valid` flag, index among the keys. Gives the old value (owned, or null).

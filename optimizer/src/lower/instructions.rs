@@ -126,6 +126,44 @@ impl<'c> Lower<'c, '_> {
                 self.store(place, 0, new.into())?;
                 self.from_heap(old)?.into()
             }
+            Op::Items(count) => {
+                let object = self.object(args[0])?;
+                let state = self.state_of(value)?;
+                let exit = self.exit_block(Reason::TypeGuard, &state)?;
+                let class = self.load64(object, offset_of!(ffi::PyObject, ob_type))?;
+                let is_list = self.compare(IntPredicate::EQ, class, self.i64(self.job.process.list_type))?;
+                let is_tuple = self.compare(IntPredicate::EQ, class, self.i64(self.job.process.tuple_type))?;
+                let either = self.b.build_or(is_list, is_tuple, "")?;
+                self.expect(either, exit)?;
+                let length = self.load64(object, offset_of!(ffi::PyVarObject, ob_size))?;
+                let fits = self.compare(IntPredicate::EQ, length, self.i64(u64::from(*count)))?;
+                self.expect(fits, exit)?;
+                // A list's items are behind a pointer, a tuple's in the object: the word is read in both.
+                let behind = self.load64(object, offset_of!(ffi::PyListObject, ob_item))?;
+                let inside = self.at(object, offset_of!(ffi::PyTupleObject, ob_item))?;
+                let inside = self.b.build_ptr_to_int(inside, self.context.i64_type(), "")?;
+                self.b.build_select(is_list, behind, inside, "")?
+            }
+            Op::ItemAt(index) => {
+                let items = self.int(args[0])?;
+                let items = self.b.build_int_to_ptr(items, self.context.ptr_type(Default::default()), "")?;
+                let item = self.load_pointer(items, *index as usize * 8)?;
+                return self.set_borrowed(value, item);
+            }
+            Op::ListStoreFloat => {
+                let object = self.object(args[0])?;
+                let index = self.int(args[1])?;
+                let items = self.load(self.context.ptr_type(Default::default()), object, offset_of!(ffi::PyListObject, ob_item))?.into_pointer_value();
+                let place = self.indexed(items, index)?;
+                let float = self.float(args[2])?;
+                return self.store_float(place, float, inst.state.clone().as_deref());
+            }
+            Op::FieldStoreFloat(offset) => {
+                let object = self.object(args[0])?;
+                let place = self.at(object, *offset as usize)?;
+                let float = self.float(args[1])?;
+                return self.store_float(place, float, inst.state.clone().as_deref());
+            }
             Op::Length => {
                 let object = self.object(args[0])?;
                 self.load64(object, offset_of!(ffi::PyVarObject, ob_size))?.into()

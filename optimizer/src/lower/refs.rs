@@ -150,6 +150,30 @@ impl<'c> Lower<'c, '_> {
         Ok(())
     }
 
+    /// Stores a float into a slot of the heap that holds an object: a float that nobody else has is overwritten, else a new one takes its place.
+    pub(super) fn store_float(&mut self, place: PointerValue<'c>, float: FloatValue<'c>, state: Option<&crate::hir::FrameState>) -> Lowered<()> {
+        let (check, reuse, replace, done) = (self.new_block(""), self.new_block("reuse"), self.new_block("replace"), self.new_block(""));
+        let old = self.load_pointer(place, 0)?;
+        let class = self.load64(old, offset_of!(ffi::PyObject, ob_type))?;
+        let is_float = self.compare(IntPredicate::EQ, class, self.i64(self.job.process.float_type))?;
+        self.b.build_conditional_branch(is_float, check, replace)?;
+        self.b.position_at_end(check);
+        let count = self.load32(old, 0)?;
+        let single = self.compare(IntPredicate::EQ, count, self.i32(1))?;
+        self.b.build_conditional_branch(single, reuse, replace)?;
+        self.b.position_at_end(reuse);
+        self.store(old, FLOAT_VALUE, float.into())?;
+        self.b.build_unconditional_branch(done)?;
+        self.b.position_at_end(replace);
+        let new = self.box_float(float)?;
+        self.store(place, 0, new.into())?;
+        let bits = self.from_heap(old)?;
+        self.release_bits(bits, state)?;
+        self.b.build_unconditional_branch(done)?;
+        self.b.position_at_end(done);
+        Ok(())
+    }
+
     // ---- boxes ----
 
     /// A new object for an unboxed value.

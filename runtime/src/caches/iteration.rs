@@ -24,14 +24,22 @@ pub unsafe extern "C" fn for_iter(
     unsafe {
         let iterator = acc.as_ptr_borrow();
         let ty = refs::type_of(iterator);
-        if let Some(stubs) = note_miss(site, |stubs| stubs.register) {
+        if let Some(stubs) = super::stubs() {
             let known = [
                 (&raw const ffi::PyListIter_Type, stubs.iterate_list),
                 (&raw const ffi::PyTupleIter_Type, stubs.iterate_tuple),
                 (&raw const ffi::PyRangeIter_Type, stubs.iterate_range),
             ];
-            if let Some((_, target)) = known.iter().find(|(known, _)| std::ptr::eq(*known, ty)) {
-                set(site, *target, [0; 4]);
+            let target = known
+                .iter()
+                .find(|(known, _)| std::ptr::eq(*known, ty))
+                .map(|(_, target)| *target);
+            // The stub that knows the type calls for the end of each loop: no change of mind.
+            if target != Some((*site).target)
+                && note_miss(site, |stubs| stubs.register).is_some()
+                && let Some(target) = target
+            {
+                set(site, target, [0; 4]);
             }
         }
         let Some(next) = (*ty).tp_iternext else {
