@@ -271,7 +271,12 @@ impl Builder<'_> {
     /// What a loop's slot should be, from hints or from what arrives first.
     fn want(&mut self, path: u64, head: u32, slot: u32, entry: Entry) -> Want {
         if let Some(want) = self.hints.slots.get(&(path, head, slot)) {
-            return *want;
+            // What arrives may have become unbound on some way since the hint was given.
+            return match (*want, entry) {
+                (Want::Int, Entry::Null | Entry::Maybe(..)) => Want::MaybeInt,
+                (Want::Float, Entry::Null | Entry::Maybe(..)) => Want::MaybeFloat,
+                (want, _) => want,
+            };
         }
         if matches!(entry, Entry::Null) || self.failed_at(head) {
             return Want::Ref;

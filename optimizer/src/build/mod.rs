@@ -30,6 +30,9 @@ pub enum BuildError {
     /// An opcode that optimized code does not have.
     #[error("{0} is not supported")]
     Unsupported(&'static str),
+    /// As `Unsupported`, with the instruction.
+    #[error("{0} is not supported: {1} at {2}")]
+    At(&'static str, &'static str, u32),
     /// The graph grew too large.
     #[error("too large")]
     TooLarge,
@@ -320,10 +323,14 @@ impl<'j> Builder<'j> {
                 if self.graph.insts.len() > GRAPH_LIMIT {
                     return Err(BuildError::TooLarge.into());
                 }
-                self.instruction()?;
+                let mut result = self.instruction();
                 if let Some(stop) = self.stop.take() {
-                    return Err(stop);
+                    result = Err(stop);
                 }
+                if let Err(Stop::Failed(BuildError::Unsupported(what))) = result {
+                    return Err(BuildError::At(what, self.at.opcode.name(), self.at.offset.0).into());
+                }
+                result?;
                 if !self.open {
                     break;
                 }

@@ -95,6 +95,10 @@ impl Builder<'_> {
             Opcode::GET_ITER => self.get_iter()?,
             Opcode::FOR_ITER => self.for_iter()?,
 
+            // What lies between the container and what is added stays as it is.
+            Opcode::LIST_APPEND | Opcode::SET_ADD => self.general_with(1, 0)?,
+            Opcode::MAP_ADD => self.general_with(2, 0)?,
+
             Opcode::CALL => self.call(oparg)?,
             Opcode::UNPACK_SEQUENCE => self.unpack_sequence(oparg)?,
 
@@ -120,14 +124,11 @@ impl Builder<'_> {
             | Opcode::GET_LEN
             | Opcode::IMPORT_FROM
             | Opcode::IMPORT_NAME
-            | Opcode::LIST_APPEND
             | Opcode::LIST_EXTEND
             | Opcode::LOAD_BUILD_CLASS
             | Opcode::LOAD_COMMON_CONSTANT
             | Opcode::LOAD_SUPER_ATTR
             | Opcode::MAKE_FUNCTION
-            | Opcode::MAP_ADD
-            | Opcode::SET_ADD
             | Opcode::SET_FUNCTION_ATTRIBUTE
             | Opcode::SET_UPDATE
             | Opcode::STORE_GLOBAL

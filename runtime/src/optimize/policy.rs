@@ -133,9 +133,19 @@ pub fn forget(data: *mut CodeData) {
     }
 }
 
-unsafe extern "C" fn hot_call(_frame: *mut Frame, _tstate: *mut PyThreadState, data: *mut CodeData) {
+unsafe extern "C" fn hot_call(
+    _frame: *mut Frame,
+    _tstate: *mut PyThreadState,
+    data: *mut CodeData,
+) {
     // SAFETY: `data` is live, GIL held.
-    unsafe { request(data, 0) }
+    unsafe {
+        request(data, 0);
+        // Its loops are entered where they begin to turn.
+        if state().as_ref().is_some_and(|state| state.installed.has_loop(data)) {
+            (*data).heat = 1;
+        }
+    }
 }
 
 unsafe extern "C" fn hot_loop(frame: *mut Frame, _tstate: *mut PyThreadState, data: *mut CodeData, head: u32) -> *const u8 {
@@ -143,11 +153,12 @@ unsafe extern "C" fn hot_loop(frame: *mut Frame, _tstate: *mut PyThreadState, da
     unsafe {
         if (*frame).frame_obj.is_null() {
             let find = || state().as_ref().filter(|state| state.settings.on_stack_replacement).and_then(|state| state.installed.get(data, head)).and_then(|artifact| (*artifact).code());
-            if let Some(code) = find() {
-                return code.0;
+            if find().is_none() {
+                request(data, head);
             }
-            request(data, head);
             if let Some(code) = find() {
+                // For the next time that baseline code gets here.
+                (*data).heat = 1;
                 return code.0;
             }
         }
