@@ -36,6 +36,7 @@ impl Builder<'_> {
         let Some(object) = self.reference(owner) else { return self.general() };
         match self.seen() {
             Seen::Attribute(types) if types.len() == 1 => self.load_attribute(object, owner, types[0], method),
+            Seen::Attribute(types) if types.len() > 1 => self.load_polymorphic(object, owner, &types, method),
             Seen::Module { owner: module, cell, value } if value != 0 => {
                 // The module itself is a constant where its global was.
                 if self.constant_address(owner) != Some(module) {
@@ -141,6 +142,35 @@ impl Builder<'_> {
         Ok(())
     }
 
+    /// One way for each type that was seen; another type leaves.
+    fn load_polymorphic(&mut self, object: Value, owner: Entry, types: &[Attribute], method: bool) -> Step<()> {
+        if method && types.iter().any(|attribute| matches!(attribute.place, Place::Inline { .. } | Place::Slot { .. })) {
+            return self.general();
+        }
+        if let Some(known) = self.state.facts.version.get(&object).copied()
+            && let Some(attribute) = types.iter().find(|attribute| attribute.version == known)
+        {
+            return self.load_attribute(object, owner, *attribute, method);
+        }
+        let mut edges = Vec::new();
+        let (last, first) = (types[types.len() - 1], &types[..types.len() - 1]);
+        for attribute in first {
+            let is = self.emit(Op::VersionIs(attribute.version), Type::Bool, &[object]);
+            let (yes, no) = self.fork(is, 128);
+            self.resume_edge(yes);
+            self.state.facts.version.insert(object, attribute.version);
+            self.load_attribute(object, owner, *attribute, method)?;
+            edges.push(super::Edge { block: self.block, state: self.state.clone() });
+            self.before = None;
+            self.resume_edge(no);
+        }
+        self.load_attribute(object, owner, last, method)?;
+        edges.push(super::Edge { block: self.block, state: self.state.clone() });
+        self.open = false;
+        self.before = None;
+        self.join(self.at.next.0, edges)
+    }
+
     /// What a field holds, loaded unless it is known.
     fn field(&mut self, object: Value, offset: u32) -> Entry {
         if let Some(value) = self.state.facts.fields.get(&(object, offset)).copied() {
@@ -158,9 +188,40 @@ impl Builder<'_> {
         let (value, owner) = (self.state.stack[top - 2], self.state.stack[top - 1]);
         let attribute = match self.seen() {
             Seen::Attribute(types) if types.len() == 1 => types[0],
+            Seen::Attribute(types) if types.len() > 1 => return self.store_polymorphic(&types),
             Seen::Nothing => return self.never_executed(),
             _ => return self.general(),
         };
+        self.store_attribute(value, owner, attribute)
+    }
+
+    /// As `load_polymorphic`.
+    fn store_polymorphic(&mut self, types: &[Attribute]) -> Step<()> {
+        let top = self.state.stack.len();
+        let (value, owner) = (self.state.stack[top - 2], self.state.stack[top - 1]);
+        let (Some(object), true) = (self.reference(owner), types.iter().all(|attribute| matches!(attribute.place, Place::Inline { .. } | Place::Slot { .. }))) else {
+            return self.general();
+        };
+        let mut edges = Vec::new();
+        let (last, first) = (types[types.len() - 1], &types[..types.len() - 1]);
+        for attribute in first {
+            let is = self.emit(Op::VersionIs(attribute.version), Type::Bool, &[object]);
+            let (yes, no) = self.fork(is, 128);
+            self.resume_edge(yes);
+            self.state.facts.version.insert(object, attribute.version);
+            self.store_attribute(value, owner, *attribute)?;
+            edges.push(super::Edge { block: self.block, state: self.state.clone() });
+            self.before = None;
+            self.resume_edge(no);
+        }
+        self.store_attribute(value, owner, last)?;
+        edges.push(super::Edge { block: self.block, state: self.state.clone() });
+        self.open = false;
+        self.before = None;
+        self.join(self.at.next.0, edges)
+    }
+
+    fn store_attribute(&mut self, value: Entry, owner: Entry, attribute: Attribute) -> Step<()> {
         let (Some(object), false) = (self.reference(owner), matches!(value, Entry::Range(..) | Entry::Maybe(..))) else {
             return self.general();
         };

@@ -166,7 +166,7 @@ impl Builder<'_> {
     fn to_reference(&mut self, entry: Entry) -> Step<Value> {
         match entry {
             Entry::Maybe(flag, value) => Ok(self.emit(Op::BoxMaybe, Type::Ref, &[flag, value])),
-            Entry::Range(..) => self.unsupported("a range iterator that meets something else"),
+            Entry::Range(..) => Ok(self.not_a_reference(entry)),
             _ => Ok(self.take_owned(entry)),
         }
     }

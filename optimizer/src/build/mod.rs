@@ -316,6 +316,9 @@ impl<'j> Builder<'j> {
             } else {
                 self.join(leader, edges)?;
             }
+            if let Some(stop) = self.stop.take() {
+                return Err(stop);
+            }
             let mut next = leader;
             for &instruction in cfg.block(leader) {
                 self.at = instruction;

@@ -118,7 +118,7 @@ impl Builder<'_> {
     }
 
     /// Something wants an object where there is none: the attempt ends behind the instruction.
-    fn not_a_reference(&mut self, entry: Entry) -> Value {
+    pub(crate) fn not_a_reference(&mut self, entry: Entry) -> Value {
         if matches!(entry, Entry::Range(..)) && self.hints.real_ranges.insert((self.function().path, u32::MAX)) {
             self.stop = Some(Stop::Restart);
         } else if self.stop.is_none() {

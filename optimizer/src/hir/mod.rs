@@ -149,6 +149,8 @@ pub enum Op {
     UnboxBool,
 
     // ---- guards ----
+    /// Whether the object's class has this version tag.
+    VersionIs(u32),
     /// Leaves unless the operand is true.
     Guard(Reason),
     /// Leaves unless the object's class is this one exactly.

@@ -82,6 +82,13 @@ impl<'c> Lower<'c, '_> {
                 return self.guard(value);
             }
 
+            Op::VersionIs(version) => {
+                let object = self.object(args[0])?;
+                let class = self.load_pointer(object, offset_of!(ffi::PyObject, ob_type))?;
+                let found = self.load32(class, offset_of!(ffi::PyTypeObject, tp_version_tag))?;
+                self.compare(IntPredicate::EQ, found, self.i32(u64::from(*version)))?.into()
+            }
+
             Op::Field(offset) => {
                 let object = self.object(args[0])?;
                 let loaded = self.load_pointer(object, *offset as usize)?;

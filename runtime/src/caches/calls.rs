@@ -36,6 +36,16 @@ pub unsafe extern "C" fn call(
         let count = (*site).oparg as usize;
         let slots = (*frame).stackpointer.cast::<StackRef>().sub(count + 2);
         let callable = (*slots).as_ptr_borrow();
+        if refs::is_type(callable, &raw const ffi::PyFunction_Type) {
+            let arguments = count + usize::from(!(*slots.add(1)).is_null());
+            if let Some(data) = stamped(callable.cast())
+                && (*data).flags & SIMPLE_ARGUMENTS != 0
+                && (*data).argcount as usize == arguments
+                && !entry::foreign_evaluator(tstate)
+            {
+                return call_stamped(frame, tstate, slots, arguments, count, data);
+            }
+        }
         if refs::is_type(callable, &raw const ffi::PyType_Type) && (*slots.add(1)).is_null() {
             let class = callable.cast::<PyTypeObject>();
             let payload = Site::payload(site);
@@ -53,6 +63,41 @@ pub unsafe extern "C" fn call(
             }
         }
         op_call(site, frame, tstate)
+    }
+}
+
+/// Calls a stamped function whose arguments need no binding: function and arguments move into its frame. For optimized code, which has no call stub.
+unsafe fn call_stamped(
+    frame: *mut Frame,
+    tstate: *mut PyThreadState,
+    slots: *mut StackRef,
+    arguments: usize,
+    count: usize,
+    data: *mut CodeData,
+) -> isize {
+    // SAFETY: as `call`; the operands are the caller's own until they are moved.
+    unsafe {
+        let callee = frame_stack::push_frame(tstate, slots.read(), (*data).code, (*data).frame_words as usize);
+        (*frame).stackpointer = slots.cast();
+        let first = slots.add(2 + count - arguments);
+        if callee.is_null() {
+            for index in (0..arguments).rev() {
+                first.add(index).read().close();
+            }
+            return -1;
+        }
+        let locals = (&raw mut (*callee).localsplus).cast::<StackRef>();
+        first.copy_to_nonoverlapping(locals, arguments);
+        for index in arguments..(*data).nlocalsplus as usize {
+            locals.add(index).write(StackRef::NULL);
+        }
+        let result = entry::enter(tstate, callee, data);
+        if result.is_null() {
+            return -1;
+        }
+        slots.write(StackRef::from_steal(result));
+        (*frame).stackpointer = slots.add(1).cast();
+        0
     }
 }
 

@@ -203,6 +203,11 @@ pub(super) unsafe extern "C" fn leave(artifact: *mut Artifact, plan: usize, fram
 pub(super) unsafe extern "C" fn dealloc_at(artifact: *mut Artifact, plan: usize, frame: *mut Frame, tstate: *mut PyThreadState, values: *const u64, object: *mut PyObject) {
     // SAFETY: as `leave`. Slots that own what compiled code owns too are not released here.
     unsafe {
+        // Numbers, strings and their like: nobody looks while they are freed.
+        let class = refs::type_of(object);
+        if (*class).tp_flags & (u64::from(ffi::Py_TPFLAGS_HEAPTYPE) | u64::from(ffi::Py_TPFLAGS_HAVE_GC)) == 0 {
+            return ffi::_Py_Dealloc(object);
+        }
         let plan = &(&(*artifact).metadata.plans)[plan];
         let values = Values(values);
         let mut made = Vec::new();
