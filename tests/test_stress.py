@@ -5,6 +5,7 @@
 
 import json
 import pathlib
+import platform
 
 import pytest
 
@@ -18,7 +19,7 @@ import differential, hotstamp
 from template_cases import CASES
 differential.enable()
 checked = 0
-for case in CASES:
+for case in CASES[::STEP]:
     if case.is_body:
         # What the library compiles at its first use does not count.
         code = compile(case.source, "<warm>", "exec")
@@ -35,11 +36,16 @@ print(json.dumps([checked, hotstamp.stats()]))
 """
 
 
+# AArch64 is mostly emulated: a sample of the cases there.
+STEP = 1 if platform.machine() == "x86_64" else 6
+
+
 def run_cases(run_python, mode, rounds):
-    done = run_python("-c", CASES.replace("ROUNDS", str(rounds)), tier="baseline", env={"HOTSTAMP_STRESS": mode}, timeout=900)
+    code = CASES.replace("ROUNDS", str(rounds)).replace("STEP", str(STEP))
+    done = run_python("-c", code, tier="baseline", env={"HOTSTAMP_STRESS": mode}, timeout=900)
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
     checked, stats = json.loads(done.stdout)
-    assert checked > 250
+    assert checked > 250 // STEP
     return stats
 
 
@@ -51,8 +57,8 @@ def test_every_case_resumed_at_every_instruction(run_python):
 def test_every_case_through_the_entries_of_optimized_code(run_python):
     stats = run_cases(run_python, "optimized", 4)
     calls, loops = stats["stand_ins"]
-    assert calls > 2000, stats
-    assert loops > 500, stats
+    assert calls > 2000 // STEP, stats
+    assert loops > 500 // STEP, stats
     assert stats["resumed"] == loops, stats
 
 

@@ -186,8 +186,6 @@ impl CodeData {
     /// # Safety
     /// `data` came from `allocate`, no frame runs its code, and nothing refers to it any more.
     pub unsafe fn free(data: *mut CodeData) {
-        // Another function's data may get the same address.
-        crate::optimize::policy::forget(data);
         // SAFETY: see above; sizes as in `allocate`.
         unsafe {
             crate::optimize::policy::forget(data);
