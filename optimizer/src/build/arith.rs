@@ -88,8 +88,32 @@ impl Builder<'_> {
             (Some(Type::Float), Some(Type::Float | Type::Int)) | (Some(Type::Int), Some(Type::Float)) => self.float_binary(kind),
             _ if int(a) && int(b) && kind != Binary::Other && !self.failed() => self.int_binary(kind),
             _ if seen == Seen::Nothing => self.never_executed(),
+            _ if seen == Seen::Numbers => self.number_op(oparg),
             _ => self.general(),
         }
+    }
+
+    /// Numbers of kinds that change: by the runtime, but without frames, since no Python code can run.
+    fn number_op(&mut self, oparg: u32) -> Step<()> {
+        let top = self.state.stack.len();
+        let (left, right) = (self.state.stack[top - 2], self.state.stack[top - 1]);
+        if [left, right].iter().any(|entry| matches!(entry, Entry::Maybe(..) | Entry::Range(..)) || self.unboxed_type(*entry) == Some(Type::Bool)) {
+            return self.general();
+        }
+        let (a, new_a) = self.as_ref(left);
+        let (b, new_b) = self.as_ref(right);
+        let result = self.emit_guarded(Op::NumberOp(oparg), Type::Ref, &[a, b]);
+        let (right, left) = (self.pop(), self.pop());
+        for (value, new, entry) in [(a, new_a, left), (b, new_b, right)] {
+            if new {
+                self.release(value);
+            } else if let Entry::Owned(value) = entry {
+                // A number, as the operation checked.
+                self.emit(Op::Release, Type::Void, &[value]);
+            }
+        }
+        self.push(Entry::Owned(result));
+        Ok(())
     }
 
     /// Takes both operands off the stack after their values were used, and pushes the result.

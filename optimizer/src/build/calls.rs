@@ -84,7 +84,9 @@ impl Builder<'_> {
         for _ in 0..expected {
             let entry = self.pop();
             // A function that is kept alive by the code: releasing it frees nothing.
-            if let Entry::Owned(value) = entry {
+            if let Entry::Owned(value) = entry
+                && !self.undo_own(value)
+            {
                 self.emit(Op::Release, Type::Void, &[value]);
             }
         }

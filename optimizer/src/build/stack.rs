@@ -216,6 +216,9 @@ impl Builder<'_> {
         {
             return;
         }
+        if self.undo_own(value) {
+            return;
+        }
         if self.is_leaf(value) {
             self.emit(Op::Release, Type::Void, &[value]);
             return;
@@ -223,6 +226,24 @@ impl Builder<'_> {
         self.own_all();
         self.emit_here(Op::Release, Type::Void, &[value]);
         self.state.facts.forget_memory();
+    }
+
+    /// A reference that was taken just before, without anything that could tell in between, is not taken at all.
+    pub(crate) fn undo_own(&mut self, value: Value) -> bool {
+        if self.graph.inst(value).op != Op::Own {
+            return false;
+        }
+        let block = self.graph.block_mut(self.block);
+        let Some(place) = block.insts.iter().rposition(|inst| *inst == value) else { return false };
+        let behind: Vec<Value> = block.insts[place + 1..].to_vec();
+        let harmless = behind.iter().all(|inst| {
+            let inst = &self.graph.insts[inst.0 as usize];
+            inst.state.is_none() && !inst.args.contains(&value) && (inst.op.is_pure() || matches!(inst.op, Op::Own | Op::BoxInt | Op::BoxFloat))
+        });
+        if harmless {
+            self.graph.block_mut(self.block).insts.remove(place);
+        }
+        harmless
     }
 
     /// Releases what an entry owned.

@@ -120,6 +120,9 @@ pub enum Op {
     /// A C function of one float without errors for finite operands (guarded before): its address.
     FloatCall(u64),
 
+    /// Arithmetic of exact ints and floats by the runtime (owned result); leaves for anything else, and where it raises. BINARY_OP's argument.
+    NumberOp(u32),
+
     // ---- bools ----
     /// Negation.
     BoolNot,

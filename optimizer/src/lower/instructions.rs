@@ -55,6 +55,25 @@ impl<'c> Lower<'c, '_> {
                 self.call(*address, Some(self.context.f64_type().into()), &[a.into()])?.ok_or(LowerError::Kind)?
             }
 
+            Op::NumberOp(operation) => {
+                let state = self.state_of(value)?;
+                let exit = self.exit_block(Reason::TypeGuard, &state)?;
+                let mut words = Vec::new();
+                for &arg in args {
+                    let object = self.object(arg)?;
+                    let class = self.load64(object, offset_of!(ffi::PyObject, ob_type))?;
+                    let is_int = self.compare(IntPredicate::EQ, class, self.i64(self.job.process.int_type))?;
+                    let is_float = self.compare(IntPredicate::EQ, class, self.i64(self.job.process.float_type))?;
+                    let either = self.b.build_or(is_int, is_float, "")?;
+                    self.expect(either, exit)?;
+                    words.push(self.int(arg)?);
+                }
+                let result = self.call64(self.job.process.number_op, &[words[0].into(), words[1].into(), self.i64(u64::from(*operation)).into()])?;
+                let failed = self.compare(IntPredicate::EQ, result, self.i64(0))?;
+                let raises = self.exit_block(Reason::RareCase, &state)?;
+                self.unlikely(failed, raises)?;
+                result.into()
+            }
             Op::BoolNot => self.b.build_not(self.bool(args[0])?, "")?.into(),
             Op::BoolAnd => self.b.build_and(self.bool(args[0])?, self.bool(args[1])?, "")?.into(),
             Op::Same => {

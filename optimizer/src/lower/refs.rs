@@ -65,7 +65,7 @@ impl<'c> Lower<'c, '_> {
     fn surely_owns(&self, value: Value) -> bool {
         matches!(
             self.op(value),
-            Op::Own | Op::BoxInt | Op::BoxFloat | Op::BoxBool | Op::BoxMaybe | Op::CallPython { .. } | Op::RegisterHelper { .. } | Op::NewInstance(_)
+            Op::Own | Op::NumberOp(_) | Op::BoxInt | Op::BoxFloat | Op::BoxBool | Op::BoxMaybe | Op::CallPython { .. } | Op::RegisterHelper { .. } | Op::NewInstance(_)
         )
     }
 

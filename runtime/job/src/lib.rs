@@ -214,8 +214,8 @@ pub enum Seen {
     Ints,
     /// Two floats.
     Floats,
-    /// An int and a float.
-    Mixed,
+    /// Exact ints and floats, in any combination.
+    Numbers,
     /// `list[int]`
     ListItem,
     /// `tuple[int]`
@@ -373,6 +373,8 @@ process! {
     push_chunk,
     /// `(class) -> object or null`: a new instance.
     new_instance,
+    /// `(bits, bits, operation) -> bits or 0`: arithmetic of exact ints and floats; 0, without an exception, where it raises.
+    number_op,
     /// `(f64, f64) -> f64`: C's `pow`, where Python's float power equals it.
     pow,
     /// `(f64) -> f64`

@@ -12,6 +12,7 @@ pub mod globals;
 pub mod iteration;
 pub mod operators;
 
+use hotstamp_layout::ffi;
 use once_cell::sync::OnceCell;
 
 use crate::site::{CodePtr, Payload, Site};
@@ -185,6 +186,16 @@ pub(crate) struct Family {
     pub kinds: [(CodePtr, CodePtr); 4],
 }
 
+/// Whether no class has a version any more. A class that CPython's table forgot in favour of another is taken for changed: its next use brings it back.
+unsafe fn is_stale(version: u32) -> bool {
+    // SAFETY: GIL held; the table borrows from live classes.
+    unsafe {
+        let table = &(*ffi::PyInterpreterState_Get()).types.type_version_cache;
+        let class = table[version as usize % table.len()];
+        class.is_null() || (*class).tp_version_tag != version
+    }
+}
+
 /// Adds a type to a site: monomorphic first, then polymorphic, then plain.
 ///
 /// # Safety
@@ -210,7 +221,7 @@ pub(crate) unsafe fn add_type(site: *mut Site, family: &Family, target: CodePtr,
         if (*site).target == family.polymorphic {
             let record = (*payload).words[1] as *mut [PolymorphicEntry; POLYMORPHIC_ENTRIES];
             let version = |entry: &PolymorphicEntry| entry.words[0] as u32;
-            // The same type with other offsets, or an empty place.
+            // The same type with other offsets, an empty place, or that of a class which changed since.
             let place = (*record)
                 .iter_mut()
                 .find(|entry| version(entry) == version(&new))
@@ -218,7 +229,7 @@ pub(crate) unsafe fn add_type(site: *mut Site, family: &Family, target: CodePtr,
                 .or_else(|| {
                     (*record)
                         .iter_mut()
-                        .find(|entry| version(entry) == u32::MAX)
+                        .find(|entry| version(entry) == u32::MAX || is_stale(version(entry)))
                         .map(|place| *place = new)
                 });
             if place.is_none() {
@@ -229,7 +240,7 @@ pub(crate) unsafe fn add_type(site: *mut Site, family: &Family, target: CodePtr,
         }
         let old = (*payload).words;
         match entry_of((*site).target) {
-            Some(old_entry) if old[0] as u32 != words[0] as u32 => {
+            Some(old_entry) if old[0] as u32 != words[0] as u32 && !is_stale(old[0] as u32) => {
                 let empty = PolymorphicEntry {
                     words: [u64::from(u32::MAX), 0, 0, 0],
                     target: family.plain,

@@ -14,7 +14,7 @@ unsafe fn is_small_int(object: *mut PyObject) -> bool {
     unsafe { refs::is_exact_long(object) && refs::long_is_compact(object.cast()) }
 }
 
-/// Payload word 3 of a site without a stub for what it saw: two ints of one digit.
+/// Payload word 3 says what kinds of operands a site has seen when it missed: two ints of one digit.
 pub const SAW_INTS: u64 = 1;
 /// As `SAW_INTS`: two floats.
 pub const SAW_FLOATS: u64 = 2;
@@ -58,9 +58,9 @@ pub unsafe extern "C" fn binary_op(
     unsafe {
         if let Some(stubs) = note_miss(site, |stubs| stubs.register) {
             let (left, right) = (acc.as_ptr_borrow(), b.as_ptr_borrow());
-            match binary_stub(stubs, (*site).oparg, left, right) {
-                Some(target) => set(site, target, [0; 4]),
-                None => note_kinds(site, left, right),
+            note_kinds(site, left, right);
+            if let Some(target) = binary_stub(stubs, (*site).oparg, left, right) {
+                set(site, target, [0, 0, 0, (*Site::payload(site)).words[3]]);
             }
         }
         reg_binary_op(acc, b, c, site, frame, tstate)
@@ -138,10 +138,12 @@ pub unsafe extern "C" fn compare_op(
                 stubs.float_gt,
                 stubs.float_ge,
             ];
+            note_kinds(site, left, right);
+            let words = [0, 0, 0, (*Site::payload(site)).words[3]];
             if is_small_int(left) && is_small_int(right) {
-                set(site, ints[operation], [0; 4]);
+                set(site, ints[operation], words);
             } else if refs::is_exact_float(left) && refs::is_exact_float(right) {
-                set(site, floats[operation], [0; 4]);
+                set(site, floats[operation], words);
             }
         }
         reg_compare_op(acc, b, c, site, frame, tstate)

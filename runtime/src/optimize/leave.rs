@@ -255,6 +255,22 @@ pub(super) unsafe extern "C" fn dealloc_at(artifact: *mut Artifact, plan: usize,
     }
 }
 
+/// Arithmetic of exact ints and floats; `operation` is BINARY_OP's argument. 0, without an exception, where it raises.
+pub(super) unsafe extern "C" fn number_op(left: usize, right: usize, operation: usize) -> usize {
+    // SAFETY: valid references to exact numbers; in-place operations of numbers make new ones.
+    unsafe {
+        let Some(function) = ffi::_PyEval_BinaryOps[operation] else {
+            return 0;
+        };
+        let result = function((left & !1) as *mut PyObject, (right & !1) as *mut PyObject);
+        if result.is_null() {
+            ffi::PyErr_Clear();
+            return 0;
+        }
+        StackRef::from_steal(result).bits
+    }
+}
+
 /// Runs the baseline body instead of optimized code.
 pub(super) unsafe extern "C" fn run_baseline(frame: *mut Frame, data: *mut CodeData, tstate: *mut PyThreadState) -> usize {
     // SAFETY: the frame is as calls make it.

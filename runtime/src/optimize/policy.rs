@@ -434,6 +434,7 @@ fn process(artifact: *mut Artifact) -> Process {
         baseline: leave::run_baseline as *const () as u64,
         push_chunk: leave::push_chunk as *const () as u64,
         new_instance: 0,
+        number_op: leave::number_op as *const () as u64,
         pow: library("pow"),
         sin: library("sin"),
         cos: library("cos"),

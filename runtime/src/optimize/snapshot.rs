@@ -11,7 +11,7 @@ use hotstamp_layout::ffi::{self, PyFunctionObject, PyObject, PyTypeObject};
 use hotstamp_layout::opcode::Opcode;
 use hotstamp_layout::refs;
 
-use crate::caches::operators::{SAW_FLOATS, SAW_INTS, SAW_MIXED};
+use crate::caches::operators::{SAW_FLOATS, SAW_INTS, SAW_OTHER};
 use crate::caches::{self, CacheStubs, MISS_LIMIT, POLYMORPHIC_ENTRIES, PolymorphicEntry, globals};
 use crate::code_data::{CodeData, SIMPLE_ARGUMENTS};
 use crate::helpers;
@@ -151,32 +151,17 @@ impl Snapshot<'_> {
                     Seen::Global { cell, value }
                 }
                 Some(Opcode::BINARY_OP) => {
-                    if [stubs.int_add, stubs.int_sub, stubs.int_mul].contains(&target) {
-                        Seen::Ints
-                    } else if [stubs.float_add, stubs.float_sub, stubs.float_mul, stubs.float_div].contains(&target) {
-                        Seen::Floats
+                    if let Some(seen) = numbers(words[3]) {
+                        seen
                     } else if target == stubs.list_subscript {
                         Seen::ListItem
                     } else if target == stubs.tuple_subscript {
                         Seen::TupleItem
                     } else {
-                        match words[3] {
-                            SAW_INTS => Seen::Ints,
-                            SAW_FLOATS => Seen::Floats,
-                            SAW_MIXED => Seen::Mixed,
-                            _ => undecided,
-                        }
-                    }
-                }
-                Some(Opcode::COMPARE_OP) => {
-                    if [stubs.int_lt, stubs.int_le, stubs.int_eq, stubs.int_ne, stubs.int_gt, stubs.int_ge].contains(&target) {
-                        Seen::Ints
-                    } else if [stubs.float_lt, stubs.float_le, stubs.float_eq, stubs.float_ne, stubs.float_gt, stubs.float_ge].contains(&target) {
-                        Seen::Floats
-                    } else {
                         undecided
                     }
                 }
+                Some(Opcode::COMPARE_OP) => numbers(words[3]).unwrap_or(undecided),
                 Some(Opcode::FOR_ITER) => {
                     if target == stubs.iterate_list {
                         Seen::ListIterator
@@ -297,6 +282,17 @@ impl Snapshot<'_> {
                 value => ObjectKind::Value(value),
             }
         }
+    }
+}
+
+/// What a site's kinds of operands (`caches::operators`) say, if they were numbers only.
+fn numbers(saw: u64) -> Option<Seen> {
+    match saw {
+        SAW_INTS => Some(Seen::Ints),
+        SAW_FLOATS => Some(Seen::Floats),
+        0 => None,
+        saw if saw & SAW_OTHER == 0 => Some(Seen::Numbers),
+        _ => None,
     }
 }
 
