@@ -5,7 +5,6 @@
 use std::any::Any;
 use std::ffi::{CStr, c_char, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::ptr::null_mut;
 use std::sync::OnceLock;
 
 use llvm_sys::error_handling::LLVMInstallFatalErrorHandler;
@@ -75,7 +74,7 @@ fn message_of(panic: &(dyn Any + Send)) -> &str {
 }
 
 unsafe extern "C" fn release(output: Output) {
-    if output.owner != null_mut() {
+    if !output.owner.is_null() {
         // SAFETY: `owner` is what `output_of` made of a box, and is given back once.
         drop(unsafe { Box::from_raw(output.owner.cast::<Artifact>()) });
     }

@@ -4,6 +4,8 @@
 //! everything foreign (helpers, data, objects) is a 64-bit constant in the IR. The object may still name library functions that LLVM puts in by itself, such as
 //! `memcpy`: `runtime/src/optimize/object.rs` knows them.
 
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::sync::OnceLock;
 
 use inkwell::OptimizationLevel;
@@ -38,10 +40,15 @@ pub enum LlvmError {
     Codegen(String),
 }
 
-/// The code generator for this machine. Making one costs little; it belongs to one thread.
+/// The code generator for this machine. It belongs to one thread, where making it again costs nothing.
 #[derive(Debug)]
 pub struct Backend {
-    machine: TargetMachine,
+    machine: Rc<TargetMachine>,
+}
+
+thread_local! {
+    /// The last one that was made: it has read the processor's features, and knows which instructions there are.
+    static MACHINE: RefCell<Option<(OptimizationLevel, Rc<TargetMachine>)>> = const { RefCell::new(None) };
 }
 
 /// What `TargetMachine` wants, found out once.
@@ -87,23 +94,37 @@ fn triple() -> TargetTriple {
     })
 }
 
+fn target_machine(level: OptimizationLevel) -> Result<TargetMachine, LlvmError> {
+    let host = host();
+    let triple = triple();
+    let target =
+        Target::from_triple(&triple).map_err(|message| LlvmError::Target(message.to_string()))?;
+    let options = TargetMachineOptions::new()
+        .set_cpu(&host.cpu)
+        .set_features(&host.features)
+        .set_level(level)
+        .set_reloc_mode(RelocMode::PIC)
+        .set_code_model(CodeModel::Small);
+    target
+        .create_target_machine_from_options(&triple, options)
+        .ok_or_else(|| LlvmError::Target(format!("{} {}", host.cpu, host.features)))
+}
+
 impl Backend {
     /// A code generator for the processor at hand. `level` is how hard the generator itself tries, which is apart from what the passes do.
     pub fn new(level: OptimizationLevel) -> Result<Backend, LlvmError> {
-        let host = host();
-        let triple = triple();
-        let target = Target::from_triple(&triple)
-            .map_err(|message| LlvmError::Target(message.to_string()))?;
-        let options = TargetMachineOptions::new()
-            .set_cpu(&host.cpu)
-            .set_features(&host.features)
-            .set_level(level)
-            .set_reloc_mode(RelocMode::PIC)
-            .set_code_model(CodeModel::Small);
-        let machine = target
-            .create_target_machine_from_options(&triple, options)
-            .ok_or_else(|| LlvmError::Target(format!("{} {}", host.cpu, host.features)))?;
-        Ok(Backend { machine })
+        MACHINE.with_borrow_mut(|last| {
+            if let Some((its_level, machine)) = last
+                && *its_level == level
+            {
+                return Ok(Backend {
+                    machine: Rc::clone(machine),
+                });
+            }
+            let machine = Rc::new(target_machine(level)?);
+            *last = Some((level, Rc::clone(&machine)));
+            Ok(Backend { machine })
+        })
     }
 
     /// Tells a module what it is compiled for. To be called before it is filled: the layout of data decides about alignment.

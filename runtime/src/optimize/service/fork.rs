@@ -24,15 +24,14 @@ const QUIET: u8 = 1;
 /// A service whose thread was at work, which it may have left in any state.
 const AT_WORK: u8 = 2;
 
-/// The locks, held across `fork`.
-struct HeldAcrossFork(
-    UnsafeCell<
-        Option<(
-            MutexGuard<'static, Option<Service>>,
-            MutexGuard<'static, ()>,
-        )>,
-    >,
+/// The lock on the service, and the one on loading.
+type Locks = (
+    MutexGuard<'static, Option<Service>>,
+    MutexGuard<'static, ()>,
 );
+
+/// The locks, held across `fork`.
+struct HeldAcrossFork(UnsafeCell<Option<Locks>>);
 
 // SAFETY: only fork handlers touch it, and only while they hold the very locks whose guards it stores.
 unsafe impl Sync for HeldAcrossFork {}
