@@ -259,9 +259,9 @@ pub(super) unsafe extern "C" fn dealloc_at(artifact: *mut Artifact, plan: usize,
 pub(super) unsafe extern "C" fn number_op(left: usize, right: usize, operation: usize) -> usize {
     // SAFETY: valid references to exact numbers; in-place operations of numbers make new ones.
     unsafe {
-        let Some(function) = ffi::_PyEval_BinaryOps[operation] else {
-            return 0;
-        };
+        // The header declares the table without its length.
+        let function = (&raw const ffi::_PyEval_BinaryOps).cast::<ffi::binaryfunc>().add(operation).read();
+        let Some(function) = function else { return 0 };
         let result = function((left & !1) as *mut PyObject, (right & !1) as *mut PyObject);
         if result.is_null() {
             ffi::PyErr_Clear();
