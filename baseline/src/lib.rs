@@ -64,6 +64,7 @@ pub fn start() -> Result<(), BaselineError> {
             enter_at: stubs.enter_at,
             c_entry: stubs.c_entry,
             optimized_entry: stubs.optimized_entry,
+            throw_into: stubs.throw_into,
         })?;
     }
     Ok(())
@@ -197,6 +198,7 @@ unsafe fn install(
             Ok(at) => {
                 debug_assert_eq!(at, address);
                 CodeData::set_code(data, address, stub, bytes.len());
+                CodeData::set_resume_points(data, &output.resume_points);
                 Ok(data)
             }
             Err(error) => {

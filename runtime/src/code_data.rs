@@ -7,6 +7,7 @@ use std::alloc::Layout;
 
 use hotstamp_layout::ffi::{_Py_CODEUNIT, PyCodeObject, PyObject};
 
+use crate::generators::ResumePoint;
 use crate::site::CodePtr;
 
 /// Where a compiled exception handler begins.
@@ -61,6 +62,10 @@ pub struct CodeData {
     pub handler_count: u32,
     /// Compiled exception handlers, by offset.
     pub handlers: *const HandlerEntry,
+    /// Where a suspended generator goes on, in the order of the instructions. A frame's `return_offset` holds the number of its own while it is suspended by compiled code.
+    pub resume_points: *const ResumePoint,
+    /// Number of `resume_points`.
+    pub resume_count: u32,
     /// Start of the baseline body.
     pub baseline: CodePtr,
     /// Entry for optimized callers: a C function `(frame, data, tstate) -> bits` with a body's contract.
@@ -79,6 +84,8 @@ pub struct CodeData {
     pub site_bytes: u32,
     /// Calls that entered through the stub, for hotness.
     pub calls: u64,
+    /// Resumptions of generators that entered this code.
+    pub resumptions: u64,
 }
 
 /// No keyword-only arguments, no `*args`, no `**kwargs`: a call with exactly `argcount` positional arguments needs no binding.
@@ -146,6 +153,8 @@ impl CodeData {
                 heat: crate::optimize::hotness::threshold(),
                 handler_count: handler_count as u32,
                 handlers: handlers.cast(),
+                resume_points: std::ptr::null(),
+                resume_count: 0,
                 baseline: CodePtr(std::ptr::null()),
                 c_entry: new.c_entry,
                 optimized: CodePtr(std::ptr::null()),
@@ -155,9 +164,48 @@ impl CodeData {
                 metadata_bytes: metadata_bytes as u32,
                 site_bytes: site_bytes as u32,
                 calls: 0,
+                resumptions: 0,
             });
         }
         data
+    }
+
+    /// Sets where generators go on. Offsets are those of the instructions behind RETURN_GENERATOR and YIELD_VALUE; their code must be set already.
+    ///
+    /// # Safety
+    /// `data` came from `allocate`, and this was not called for it before.
+    pub unsafe fn set_resume_points(data: *mut CodeData, points: &[HandlerEntry]) {
+        if points.is_empty() {
+            return;
+        }
+        // SAFETY: see above; offsets lie inside of the code.
+        unsafe {
+            let points: Vec<ResumePoint> = points
+                .iter()
+                .map(|point| ResumePoint {
+                    instr: (*data).code_start.add(point.offset as usize),
+                    address: CodePtr((*data).baseline.0.add(point.code_offset as usize)),
+                })
+                .collect();
+            (*data).resume_count = points.len() as u32;
+            (*data).metadata_bytes += size_of_val(points.as_slice()) as u32;
+            (*data).resume_points = Box::into_raw(points.into_boxed_slice()).cast();
+        }
+    }
+
+    /// The machine code in which a frame that is suspended at `instr` goes on. `number` is its guess which resume point that is.
+    pub fn resume_address(&self, instr: *mut _Py_CODEUNIT, number: u16) -> Option<CodePtr> {
+        if self.resume_count == 0 {
+            return None;
+        }
+        // SAFETY: `resume_points` points at `resume_count` entries for the life of this block.
+        let points =
+            unsafe { std::slice::from_raw_parts(self.resume_points, self.resume_count as usize) };
+        let guess = points.get(usize::from(number));
+        guess
+            .filter(|point| point.instr == instr)
+            .or_else(|| points.iter().find(|point| point.instr == instr))
+            .map(|point| point.address)
     }
 
     fn layout(site_bytes: usize) -> Layout {
@@ -203,6 +251,12 @@ impl CodeData {
                 (*data).resume_bytes as usize,
             );
             drop(Box::from_raw(resume));
+            if (*data).resume_count != 0 {
+                drop(Box::from_raw(std::ptr::slice_from_raw_parts_mut(
+                    (*data).resume_points.cast_mut(),
+                    (*data).resume_count as usize,
+                )));
+            }
             let layout = Self::layout((*data).site_bytes as usize);
             std::alloc::dealloc(data.cast(), layout);
         }

@@ -20,7 +20,7 @@ impl<M: MacroAssembler> Builder<M> {
     }
 
     /// The frame's creator has set `previous`. The order is the interpreter's: recursion first, then events.
-    fn prologue(&mut self, poll: bool) {
+    pub(super) fn prologue(&mut self, poll: bool) {
         let m = &mut self.masm;
         let slow = m.new_label();
         m.store(tstate(offset_of!(PyThreadState, current_frame)), Reg::Frame);

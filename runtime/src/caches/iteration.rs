@@ -1,12 +1,16 @@
-//! FOR_ITER.
+//! FOR_ITER, and what FOR_ITER and SEND remember of the generators that they resume: word 0 of the payload is the `CodeData` of the generator's code.
 
-use hotstamp_layout::ffi::{self, PyThreadState};
+use hotstamp_layout::ffi::{self, PyGenObject, PyThreadState};
 use hotstamp_layout::refs::{self, StackRef};
 
 use super::{note_miss, set};
+use crate::code_data::CodeData;
+use crate::generators;
 use crate::Frame;
 use crate::helpers::RAISED;
-use crate::site::Site;
+use crate::helpers::generators::op_send;
+use crate::helpers::stack::Stack;
+use crate::site::{CodePtr, Site};
 
 /// `FOR_ITER`. Register helper: `acc` borrows the iterator, which stays on the operand stack. The next value, or null when exhausted.
 ///
@@ -24,22 +28,16 @@ pub unsafe extern "C" fn for_iter(
     unsafe {
         let iterator = acc.as_ptr_borrow();
         let ty = refs::type_of(iterator);
-        if let Some(stubs) = super::stubs() {
+        if let Some(stubs) = note_miss(site, |stubs| stubs.register) {
             let known = [
                 (&raw const ffi::PyListIter_Type, stubs.iterate_list),
                 (&raw const ffi::PyTupleIter_Type, stubs.iterate_tuple),
                 (&raw const ffi::PyRangeIter_Type, stubs.iterate_range),
             ];
-            let target = known
-                .iter()
-                .find(|(known, _)| std::ptr::eq(*known, ty))
-                .map(|(_, target)| *target);
-            // The stub that knows the type calls for the end of each loop: no change of mind.
-            if target != Some((*site).target)
-                && note_miss(site, |stubs| stubs.register).is_some()
-                && let Some(target) = target
-            {
-                set(site, target, [0; 4]);
+            if let Some((_, target)) = known.iter().find(|(known, _)| std::ptr::eq(*known, ty)) {
+                set(site, *target, [0; 4]);
+            } else if std::ptr::eq(ty, &raw const ffi::PyGen_Type) {
+                learn_generator(site, iterator.cast(), tstate, stubs.iterate_generator);
             }
         }
         let Some(next) = (*ty).tp_iternext else {
@@ -56,5 +54,49 @@ pub unsafe extern "C" fn for_iter(
             ffi::PyErr_Clear();
         }
         StackRef::NULL
+    }
+}
+
+/// `SEND`: as [`op_send`], after the site learnt the receiver's code.
+///
+/// # Safety
+/// The contract of memory helpers (ARCHITECTURE.md); the site has a payload.
+pub unsafe extern "C" fn send(
+    site: *mut Site,
+    frame: *mut Frame,
+    tstate: *mut PyThreadState,
+) -> isize {
+    // SAFETY: the operands are objects on the frame's stack.
+    unsafe {
+        let receiver = Stack::of(frame).object(2);
+        if (refs::is_exact_generator(receiver) || refs::is_exact_coroutine(receiver))
+            && let Some(stubs) = note_miss(site, |stubs| stubs.send)
+        {
+            learn_generator(site, receiver.cast(), tstate, stubs.send);
+        }
+        op_send(site, frame, tstate)
+    }
+}
+
+/// Makes a site remember the compiled code of a generator that it is about to resume, if there is some.
+///
+/// # Safety
+/// The generator is a live generator or coroutine; the site has a payload; GIL held.
+pub(crate) unsafe fn learn_generator(
+    site: *mut Site,
+    generator: *mut PyGenObject,
+    tstate: *mut PyThreadState,
+    target: CodePtr,
+) {
+    // SAFETY: see above.
+    unsafe {
+        if !generators::may_resume(tstate) || !generators::is_resumable((*generator).gi_frame_state)
+        {
+            return;
+        }
+        let data: *mut CodeData = generators::data_for_site(generator);
+        if !data.is_null() {
+            set(site, target, [data as u64, 0, 0, 0]);
+        }
     }
 }

@@ -1,0 +1,359 @@
+//! Generators: entering their bodies, suspending and ending them, and pushing straight into them from FOR_ITER and SEND.
+//!
+//! `runtime/src/generators.rs` says what a suspended frame looks like; the interpreter's own instructions are the model of each transition.
+
+use std::mem::offset_of;
+
+use hotstamp_layout::ffi::{
+    self, _PyErr_StackItem, _PyInterpreterFrame as Frame, PyGenObject, PyObject, PyThreadState,
+};
+use hotstamp_runtime::code_data::CodeData;
+use hotstamp_runtime::generators::{self, ResumePoint};
+use hotstamp_runtime::site::Site;
+use hotstamp_runtime::{leave, unwind};
+
+use super::{BORROWED, Builder, NULL_BITS, tstate};
+use crate::masm::{Alu, Cond, Label, MacroAssembler, Mem, Reg, Shift};
+
+/// Bytes from a generator object to its frame.
+const FRAME: usize = offset_of!(PyGenObject, gi_iframe);
+
+/// Where the generator keeps its link in the chain of handled exceptions.
+const PREVIOUS_ITEM: usize =
+    offset_of!(PyGenObject, gi_exc_state) + offset_of!(_PyErr_StackItem, previous_item);
+
+/// The sign of a frame state: set in all states that can be resumed, clear in all others.
+const RESUMABLE: u32 = 0x80;
+
+/// A field of the frame in the generator in `generator`.
+fn frame_of(generator: Reg, field: usize) -> Mem {
+    generator.at(FRAME + field)
+}
+
+/// A field of the generator whose frame runs.
+fn own(field: usize) -> Mem {
+    Reg::Frame.offset(field as i32 - FRAME as i32)
+}
+
+impl<M: MacroAssembler> Builder<M> {
+    pub(super) fn resume(&mut self) {
+        self.masm
+            .add64_mem(Reg::Data.at(offset_of!(CodeData, resumptions)), 1);
+        self.prologue(false);
+    }
+
+    /// Whether there is room for it was asked before.
+    pub(super) fn throw_into(&mut self) {
+        let m = &mut self.masm;
+        m.body_enter();
+        m.add64_mem(Reg::Data.at(offset_of!(CodeData, resumptions)), 1);
+        m.store(tstate(offset_of!(PyThreadState, current_frame)), Reg::Frame);
+        m.add32_mem(
+            tstate(offset_of!(PyThreadState, py_recursion_remaining)),
+            -1,
+        );
+        m.mov_imm(Reg::A3, 0);
+        self.handle_exception(unwind::THROWN as u64);
+    }
+
+    pub(super) fn poll_observers(&mut self) {
+        self.publish_site();
+        let m = &mut self.masm;
+        let proceed = m.new_label();
+        m.stub_enter();
+        m.mov(Reg::A0, Reg::Frame);
+        m.mov(Reg::A1, Reg::Tstate);
+        m.mov(Reg::A2, Reg::Data);
+        m.call_c(generators::poll_observers as *const ());
+        m.branch_cmp_imm(Cond::Eq, Reg::Acc, 0, proceed);
+        m.stub_abandon();
+        self.leave_after_poll();
+        let m = &mut self.masm;
+        m.bind(proceed);
+        m.stub_exit();
+        m.ret();
+    }
+
+    /// Jumped to at body level.
+    pub(super) fn return_generator(&mut self) {
+        self.publish_site();
+        let m = &mut self.masm;
+        let failed = m.new_label();
+        m.push_pair(Reg::T0, Reg::A3);
+        m.mov(Reg::A0, Reg::Frame);
+        m.mov(Reg::A1, Reg::Tstate);
+        m.call_c(generators::return_generator as *const ());
+        m.pop_pair(Reg::T0, Reg::A3);
+        m.branch_cmp_imm(Cond::Eq, Reg::Acc, 0, failed);
+        m.body_return();
+        m.bind(failed);
+        m.jump(self.error);
+    }
+
+    /// Acc = value. Jumped to at body level.
+    pub(super) fn yield_value(&mut self) {
+        self.own(Reg::Acc);
+        let m = &mut self.masm;
+        m.load(Reg::T0, Reg::A3.at(offset_of!(Site, instr)));
+        // YIELD_VALUE is one code unit.
+        m.alu_imm(Alu::Add, Reg::T0, size_of::<ffi::_Py_CODEUNIT>() as i32);
+        m.store(Reg::Frame.at(offset_of!(Frame, instr_ptr)), Reg::T0);
+        m.load16(Reg::T0, Reg::A3.at(offset_of!(Site, stack_words)));
+        m.lea_indexed(Reg::T0, Reg::Frame, Reg::T0, 0);
+        m.store(Reg::Frame.at(offset_of!(Frame, stackpointer)), Reg::T0);
+        // The site's helper is no function: the word with the number of the resume point.
+        const {
+            let word = offset_of!(Frame, return_offset);
+            assert!(offset_of!(Frame, owner) == word + 2 && offset_of!(Frame, visited) == word + 3);
+        }
+        m.load32(Reg::T0, Reg::A3.at(offset_of!(Site, helper)));
+        m.store32(Reg::Frame.at(offset_of!(Frame, return_offset)), Reg::T0);
+        const { assert!(ffi::FRAME_SUSPENDED_YIELD_FROM == ffi::FRAME_SUSPENDED + 1) };
+        m.load32(Reg::T0, Reg::A3.at(offset_of!(Site, oparg)));
+        m.alu_imm(Alu::Add, Reg::T0, ffi::FRAME_SUSPENDED);
+        m.store8(own(offset_of!(PyGenObject, gi_frame_state)), Reg::T0);
+        m.load(Reg::T0, own(PREVIOUS_ITEM));
+        m.store(tstate(offset_of!(PyThreadState, exc_info)), Reg::T0);
+        m.store_imm(own(PREVIOUS_ITEM), 0);
+        m.add32_mem(tstate(offset_of!(PyThreadState, py_recursion_remaining)), 1);
+        m.load(Reg::T0, Reg::Frame.at(offset_of!(Frame, previous)));
+        m.store(tstate(offset_of!(PyThreadState, current_frame)), Reg::T0);
+        m.store_imm(Reg::Frame.at(offset_of!(Frame, previous)), 0);
+        m.body_return();
+    }
+
+    /// Acc = value. Jumped to at body level.
+    pub(super) fn return_from_generator(&mut self) {
+        self.own(Reg::Acc);
+        self.publish_site();
+        let m = &mut self.masm;
+        m.add32_mem(tstate(offset_of!(PyThreadState, py_recursion_remaining)), 1);
+        m.load(Reg::T0, Reg::Frame.at(offset_of!(Frame, previous)));
+        m.store(tstate(offset_of!(PyThreadState, current_frame)), Reg::T0);
+        m.push_pair(Reg::Acc, Reg::T1);
+        m.mov(Reg::A1, Reg::Frame);
+        m.mov(Reg::A0, Reg::Tstate);
+        m.call_c(ffi::_PyEval_FrameClearAndPop as *const ());
+        m.pop_pair(Reg::Acc, Reg::T1);
+        m.body_return();
+    }
+
+    /// Makes the `StackRef` in `value` own a reference, unless it is immortal: it leaves the frame that it may be borrowed from. Uses T0.
+    fn own(&mut self, value: Reg) {
+        let m = &mut self.masm;
+        let owned = m.new_label();
+        m.branch_bits_clear(value, BORROWED as u32, owned);
+        m.lea(Reg::T0, value.offset(-BORROWED));
+        m.branch_mem32_imm(Cond::Lt, Reg::T0.at(0), 0, owned);
+        m.add32_mem(Reg::T0.at(0), 1);
+        m.mov(value, Reg::T0);
+        m.bind(owned);
+    }
+
+    /// A1 = a generator or coroutine. To `miss` unless it is suspended at a resume point of the code that the site (A3) remembers. A2 = that code's data, T3 = the address of
+    /// the resume point. Uses T0.
+    fn find_resume_point(&mut self, miss: Label) {
+        let m = &mut self.masm;
+        m.load8(Reg::T0, Reg::A1.at(offset_of!(PyGenObject, gi_frame_state)));
+        m.branch_bits_clear(Reg::T0, RESUMABLE, miss);
+        m.load(Reg::A2, Reg::A3.at(size_of::<Site>()));
+        m.branch_cmp_imm(Cond::Eq, Reg::A2, 0, miss);
+        // The frame's number is a guess. That the resume point is of the frame's own code, its instruction tells.
+        m.load16(
+            Reg::T0,
+            frame_of(Reg::A1, offset_of!(Frame, return_offset)),
+        );
+        m.branch_cmp32_mem(
+            Cond::AboveEq,
+            Reg::T0,
+            Reg::A2.at(offset_of!(CodeData, resume_count)),
+            miss,
+        );
+        const { assert!(size_of::<ResumePoint>() == 16) };
+        m.shift_imm(Shift::Left, Reg::T0, 4);
+        m.load(Reg::T3, Reg::A2.at(offset_of!(CodeData, resume_points)));
+        m.alu(Alu::Add, Reg::T3, Reg::T0);
+        for (field, known) in [
+            (
+                offset_of!(Frame, instr_ptr),
+                Reg::T3.at(offset_of!(ResumePoint, instr)),
+            ),
+            (
+                offset_of!(Frame, f_globals),
+                Reg::A2.at(offset_of!(CodeData, globals)),
+            ),
+            (
+                offset_of!(Frame, f_builtins),
+                Reg::A2.at(offset_of!(CodeData, builtins)),
+            ),
+        ] {
+            m.load(Reg::T0, frame_of(Reg::A1, field));
+            m.branch_cmp_mem(Cond::Ne, Reg::T0, known, miss);
+        }
+    }
+
+    /// A1, A2 and T3 as `find_resume_point` left them, T4 = the sent value, heap-safe. Resumes the generator on top of the running frame, whose `instr_ptr` and `stackpointer` are
+    /// set. `Acc` is the result, 0 if it raised; then at `failed`, inside of `stub_enter`. Otherwise `stub_enter` was undone.
+    fn push_into_generator(&mut self, failed: Label) {
+        let m = &mut self.masm;
+        let stackpointer = frame_of(Reg::A1, offset_of!(Frame, stackpointer));
+        m.load(Reg::T0, stackpointer);
+        m.store(Reg::T0.at(0), Reg::T4);
+        m.alu_imm(Alu::Add, Reg::T0, 8);
+        m.store(stackpointer, Reg::T0);
+        const { assert!(ffi::FRAME_EXECUTING == 0) };
+        m.mov_imm(Reg::T0, 0);
+        m.store8(Reg::A1.at(offset_of!(PyGenObject, gi_frame_state)), Reg::T0);
+        m.load(Reg::T0, tstate(offset_of!(PyThreadState, exc_info)));
+        m.store(Reg::A1.at(PREVIOUS_ITEM), Reg::T0);
+        m.lea(Reg::T0, Reg::A1.at(offset_of!(PyGenObject, gi_exc_state)));
+        m.store(tstate(offset_of!(PyThreadState, exc_info)), Reg::T0);
+        m.store(
+            frame_of(Reg::A1, offset_of!(Frame, previous)),
+            Reg::Frame,
+        );
+        m.stub_enter();
+        m.lea(Reg::A0, Reg::A1.at(FRAME));
+        m.mov(Reg::A1, Reg::A2);
+        m.call_mem(Reg::T3.at(offset_of!(ResumePoint, address)));
+        m.branch_cmp_imm(Cond::Eq, Reg::Acc, 0, failed);
+        m.stub_exit();
+    }
+
+    /// Branches unless the generator that stands `words` below the site's end of the operand stack is still suspended: then it returned. Uses T0, T1.
+    fn branch_if_returned(&mut self, words: i32, returned: Label) {
+        let m = &mut self.masm;
+        m.load16(Reg::T0, Reg::A3.at(offset_of!(Site, stack_words)));
+        m.load_indexed(Reg::T0, Reg::Frame, Reg::T0, -8 * words);
+        m.alu_imm(Alu::And, Reg::T0, !BORROWED);
+        m.load8(Reg::T1, Reg::T0.at(offset_of!(PyGenObject, gi_frame_state)));
+        m.branch_bits_clear(Reg::T1, RESUMABLE, returned);
+    }
+
+    /// Acc = the iterator.
+    pub(super) fn iterate_generator(&mut self) {
+        let m = &mut self.masm;
+        let (miss, failed, changed) = (m.new_label(), m.new_label(), m.new_label());
+        let (returned, exhausted, free, done) =
+            (m.new_label(), m.new_label(), m.new_label(), m.new_label());
+        m.mov(Reg::A1, Reg::Acc);
+        m.alu_imm(Alu::And, Reg::A1, !BORROWED);
+        m.load(Reg::T0, Reg::A1.at(offset_of!(PyObject, ob_type)));
+        m.mov_imm(Reg::T1, (&raw const ffi::PyGen_Type) as u64);
+        m.branch_cmp(Cond::Ne, Reg::T0, Reg::T1, miss);
+        self.find_resume_point(miss);
+        self.publish_site();
+        let m = &mut self.masm;
+        m.load(Reg::T4, Reg::Data.at(offset_of!(CodeData, none_bits)));
+        self.push_into_generator(failed);
+        self.branch_if_returned(1, returned);
+        let m = &mut self.masm;
+        m.bind(done);
+        self.branch_if_stale(changed);
+        let m = &mut self.masm;
+        m.ret();
+
+        // The loop has no use for what it returned.
+        m.bind(returned);
+        m.branch_bits_set(Reg::Acc, BORROWED as u32, exhausted);
+        m.dec32_mem_branch_zero(Reg::Acc.at(0), free);
+        m.bind(exhausted);
+        m.mov_imm(Reg::Acc, NULL_BITS as u64);
+        m.jump(done);
+        m.bind(free);
+        m.stub_enter();
+        m.mov(Reg::A0, Reg::Acc);
+        m.call_c(ffi::_Py_Dealloc as *const ());
+        m.stub_exit();
+        m.jump(exhausted);
+
+        m.bind(changed);
+        m.stub_enter();
+        m.jump(self.leave_after_value);
+        m.bind(failed);
+        m.stub_abandon();
+        m.jump(self.error);
+        m.bind(miss);
+        self.register_call(true, false);
+    }
+
+    /// The operand stack holds receiver and value.
+    pub(super) fn send(&mut self) {
+        let m = &mut self.masm;
+        let (miss, failed, changed) = (m.new_label(), m.new_label(), m.new_label());
+        let (known, returned, done) = (m.new_label(), m.new_label(), m.new_label());
+        m.load16(Reg::T0, Reg::A3.at(offset_of!(Site, stack_words)));
+        m.lea_indexed(Reg::T2, Reg::Frame, Reg::T0, -16);
+        m.load(Reg::A1, Reg::T2.at(0));
+        m.alu_imm(Alu::And, Reg::A1, !BORROWED);
+        m.load(Reg::T0, Reg::A1.at(offset_of!(PyObject, ob_type)));
+        m.mov_imm(Reg::T1, (&raw const ffi::PyCoro_Type) as u64);
+        m.branch_cmp(Cond::Eq, Reg::T0, Reg::T1, known);
+        m.mov_imm(Reg::T1, (&raw const ffi::PyGen_Type) as u64);
+        m.branch_cmp(Cond::Ne, Reg::T0, Reg::T1, miss);
+        m.bind(known);
+        self.find_resume_point(miss);
+        let m = &mut self.masm;
+        // The value moves; the receiver stays.
+        m.load(Reg::T4, Reg::T2.at(8));
+        m.lea(Reg::T2, Reg::T2.at(8));
+        self.own(Reg::T4);
+        let m = &mut self.masm;
+        m.load(Reg::T0, Reg::A3.at(offset_of!(Site, instr)));
+        m.store(Reg::Frame.at(offset_of!(Frame, instr_ptr)), Reg::T0);
+        m.store(Reg::Frame.at(offset_of!(Frame, stackpointer)), Reg::T2);
+        self.push_into_generator(failed);
+        self.branch_if_returned(2, returned);
+        let m = &mut self.masm;
+        m.mov_imm(Reg::A1, 0);
+        m.bind(done);
+        self.branch_if_stale(changed);
+        let m = &mut self.masm;
+        m.ret();
+        m.bind(returned);
+        m.mov_imm(Reg::A1, 1);
+        m.jump(done);
+
+        // Anything else through the helper, which says whether the receiver returned and leaves the result on the operand stack.
+        m.bind(miss);
+        self.publish_site();
+        let m = &mut self.masm;
+        m.stub_enter();
+        m.mov(Reg::A0, Reg::A3);
+        m.mov(Reg::A1, Reg::Frame);
+        m.mov(Reg::A2, Reg::Tstate);
+        m.call_mem(Reg::A3.at(offset_of!(Site, helper)));
+        m.branch_cmp_imm(Cond::Lt, Reg::Acc, 0, failed);
+        m.mov(Reg::A1, Reg::Acc);
+        m.load(Reg::T0, Reg::Frame.at(offset_of!(Frame, stackpointer)));
+        m.alu_imm(Alu::Sub, Reg::T0, 8);
+        m.load(Reg::Acc, Reg::T0.at(0));
+        m.store(Reg::Frame.at(offset_of!(Frame, stackpointer)), Reg::T0);
+        m.stub_exit();
+        m.jump(done);
+
+        m.bind(failed);
+        m.stub_abandon();
+        m.jump(self.error);
+
+        m.bind(changed);
+        let stay = m.new_label();
+        m.stub_enter();
+        m.push_pair(Reg::Acc, Reg::A1);
+        m.mov(Reg::A4, Reg::Acc);
+        m.mov(Reg::A5, Reg::A1);
+        m.mov(Reg::A0, Reg::Frame);
+        m.mov(Reg::A1, Reg::Tstate);
+        m.mov(Reg::A2, Reg::Data);
+        m.call_c(generators::after_send as *const ());
+        m.branch_cmp_imm(Cond::Eq, Reg::Acc, leave::STAY as i32, stay);
+        m.pop_pair(Reg::T0, Reg::A1);
+        m.stub_abandon();
+        self.leave_after_poll();
+        let m = &mut self.masm;
+        m.bind(stay);
+        m.pop_pair(Reg::Acc, Reg::A1);
+        m.stub_exit();
+        m.ret();
+    }
+}
