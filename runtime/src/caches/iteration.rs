@@ -1,6 +1,6 @@
 //! FOR_ITER, and what FOR_ITER and SEND remember of the generators that they resume: word 0 of the payload is the `CodeData` of the generator's code.
 
-use hotstamp_layout::ffi::{self, PyGenObject, PyThreadState};
+use hotstamp_layout::ffi::{self, PyGenObject, PyObject, PyThreadState};
 use hotstamp_layout::refs::{self, StackRef};
 
 use super::{note_miss, set};
@@ -28,18 +28,7 @@ pub unsafe extern "C" fn for_iter(
     unsafe {
         let iterator = acc.as_ptr_borrow();
         let ty = refs::type_of(iterator);
-        if let Some(stubs) = note_miss(site, |stubs| stubs.register) {
-            let known = [
-                (&raw const ffi::PyListIter_Type, stubs.iterate_list),
-                (&raw const ffi::PyTupleIter_Type, stubs.iterate_tuple),
-                (&raw const ffi::PyRangeIter_Type, stubs.iterate_range),
-            ];
-            if let Some((_, target)) = known.iter().find(|(known, _)| std::ptr::eq(*known, ty)) {
-                set(site, *target, [0; 4]);
-            } else if std::ptr::eq(ty, &raw const ffi::PyGen_Type) {
-                learn_generator(site, iterator.cast(), tstate, stubs.iterate_generator);
-            }
-        }
+        learn_iterator(site, iterator, tstate);
         let Some(next) = (*ty).tp_iternext else {
             return RAISED;
         };
@@ -54,6 +43,32 @@ pub unsafe extern "C" fn for_iter(
             ffi::PyErr_Clear();
         }
         StackRef::NULL
+    }
+}
+
+/// Points a FOR_ITER site at the stub for an iterator's type, if there is one.
+unsafe fn learn_iterator(site: *mut Site, iterator: *mut PyObject, tstate: *mut PyThreadState) {
+    // SAFETY: the caller gives a live iterator and a site with a payload, GIL held.
+    unsafe {
+        let Some(stubs) = super::stubs() else {
+            return;
+        };
+        let ty = refs::type_of(iterator).cast_const();
+        let known = [
+            (&raw const ffi::PyListIter_Type, stubs.iterate_list),
+            (&raw const ffi::PyTupleIter_Type, stubs.iterate_tuple),
+            (&raw const ffi::PyRangeIter_Type, stubs.iterate_range),
+        ];
+        if let Some((_, target)) = known.iter().find(|(known, _)| std::ptr::eq(*known, ty)) {
+            // The stub that knows the type calls for the end of each loop: no change of mind.
+            if (*site).target != *target && note_miss(site, |stubs| stubs.register).is_some() {
+                set(site, *target, [0; 4]);
+            }
+        } else if note_miss(site, |stubs| stubs.register).is_some()
+            && std::ptr::eq(ty, &raw const ffi::PyGen_Type)
+        {
+            learn_generator(site, iterator.cast(), tstate, stubs.iterate_generator);
+        }
     }
 }
 
