@@ -21,15 +21,18 @@ pub unsafe extern "C" fn for_iter(
     _b: StackRef,
     _c: StackRef,
     site: *mut Site,
-    _frame: *mut Frame,
+    frame: *mut Frame,
     tstate: *mut PyThreadState,
 ) -> StackRef {
-    // SAFETY: the operand stack holds the iterator; `tp_iternext` was checked by GET_ITER, and generators' is their own.
+    // SAFETY: the operand stack holds the iterator.
     unsafe {
         let iterator = acc.as_ptr_borrow();
         let ty = refs::type_of(iterator);
         learn_iterator(site, iterator, tstate);
+        // Somebody may have put anything in place of the iterator (a generator expression's `.0`).
         let Some(next) = (*ty).tp_iternext else {
+            let format = c"'%.100s' object is not an iterator";
+            ffi::PyErr_Format(ffi::PyExc_TypeError, format.as_ptr(), (*ty).tp_name);
             return RAISED;
         };
         let value = next(iterator);
@@ -40,6 +43,7 @@ pub unsafe extern "C" fn for_iter(
             if ffi::PyErr_ExceptionMatches(ffi::PyExc_StopIteration) == 0 {
                 return RAISED;
             }
+            ffi::_PyEval_MonitorRaise(tstate, frame, (*site).instr);
             ffi::PyErr_Clear();
         }
         StackRef::NULL
