@@ -7,7 +7,7 @@ use std::mem::offset_of;
 use std::ptr::null_mut;
 
 use hotstamp_layout::ffi::{self, PyCodeObject, PyFunctionObject, PyGenObject, PyObject};
-use hotstamp_layout::ffi::{PyThreadState, _Py_CODEUNIT};
+use hotstamp_layout::ffi::{_Py_CODEUNIT, PyThreadState};
 use hotstamp_layout::refs::{self, StackRef};
 
 use crate::code_data::{CALL_STUB_MAGIC, CodeData};
@@ -72,7 +72,8 @@ unsafe fn move_frame(from: *mut Frame, to: *mut Frame) {
     unsafe {
         let (source, target) = (refs::frame_locals(from), refs::frame_locals(to));
         let slots = (*from).stackpointer.cast::<StackRef>().offset_from(source) as usize;
-        (&raw mut (*to).f_executable).write((&raw const (*from).f_executable).read().make_heap_safe());
+        (&raw mut (*to).f_executable)
+            .write((&raw const (*from).f_executable).read().make_heap_safe());
         (*to).previous = null_mut();
         (&raw mut (*to).f_funcobj).write((&raw const (*from).f_funcobj).read().make_heap_safe());
         (*to).f_globals = (*from).f_globals;
@@ -86,7 +87,9 @@ unsafe fn move_frame(from: *mut Frame, to: *mut Frame) {
         (*to).owner = ffi::FRAME_OWNED_BY_GENERATOR as _;
         (*to).visited = 0;
         for index in 0..slots {
-            target.add(index).write(source.add(index).read().make_heap_safe());
+            target
+                .add(index)
+                .write(source.add(index).read().make_heap_safe());
         }
     }
 }
@@ -239,7 +242,11 @@ unsafe fn interpret(tstate: *mut PyThreadState, frame: *mut Frame, raise: bool) 
             Some(evaluator) => evaluator(tstate, frame, i32::from(raise)),
             None => ffi::_PyEval_EvalFrameDefault(tstate, frame, i32::from(raise)),
         };
-        if result.is_null() { 0 } else { StackRef::from_steal(result).bits }
+        if result.is_null() {
+            0
+        } else {
+            StackRef::from_steal(result).bits
+        }
     }
 }
 
@@ -275,7 +282,10 @@ pub unsafe extern "C" fn after_send(
         if !entry::stale(tstate) && (*data).leave == 0 {
             return leave::STAY;
         }
-        (*frame).stackpointer.cast::<StackRef>().write(StackRef { bits: value });
+        (*frame)
+            .stackpointer
+            .cast::<StackRef>()
+            .write(StackRef { bits: value });
         (*frame).stackpointer = (*frame).stackpointer.add(1);
         let mut next = usize::from((*site).next_units);
         if returned != 0 {

@@ -159,10 +159,7 @@ impl<M: MacroAssembler> Builder<M> {
         m.load(Reg::A2, Reg::A3.at(size_of::<Site>()));
         m.branch_cmp_imm(Cond::Eq, Reg::A2, 0, miss);
         // The frame's number is a guess. That the resume point is of the frame's own code, its instruction tells.
-        m.load16(
-            Reg::T0,
-            frame_of(Reg::A1, offset_of!(Frame, return_offset)),
-        );
+        m.load16(Reg::T0, frame_of(Reg::A1, offset_of!(Frame, return_offset)));
         m.branch_cmp32_mem(
             Cond::AboveEq,
             Reg::T0,
@@ -208,10 +205,7 @@ impl<M: MacroAssembler> Builder<M> {
         m.store(Reg::A1.at(PREVIOUS_ITEM), Reg::T0);
         m.lea(Reg::T0, Reg::A1.at(offset_of!(PyGenObject, gi_exc_state)));
         m.store(tstate(offset_of!(PyThreadState, exc_info)), Reg::T0);
-        m.store(
-            frame_of(Reg::A1, offset_of!(Frame, previous)),
-            Reg::Frame,
-        );
+        m.store(frame_of(Reg::A1, offset_of!(Frame, previous)), Reg::Frame);
         m.stub_enter();
         m.lea(Reg::A0, Reg::A1.at(FRAME));
         m.mov(Reg::A1, Reg::A2);

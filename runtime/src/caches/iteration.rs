@@ -4,9 +4,9 @@ use hotstamp_layout::ffi::{self, PyGenObject, PyObject, PyThreadState};
 use hotstamp_layout::refs::{self, StackRef};
 
 use super::{note_miss, set};
+use crate::Frame;
 use crate::code_data::CodeData;
 use crate::generators;
-use crate::Frame;
 use crate::helpers::RAISED;
 use crate::helpers::generators::op_send;
 use crate::helpers::stack::Stack;

@@ -158,13 +158,55 @@ unsafe fn find() -> Option<(Originals, Patches)> {
         let (send_flags, throw_flags, close_flags) =
             (ffi::METH_O, ffi::METH_FASTCALL, ffi::METH_NOARGS);
         let wanted = [
-            (generator, c"send", send_flags, send_function, send as *const ()),
-            (generator, c"throw", throw_flags, throw_function, throw as *const ()),
-            (generator, c"close", close_flags, close_function, close as *const ()),
-            (coroutine, c"send", send_flags, send_function, send as *const ()),
-            (coroutine, c"throw", throw_flags, throw_function, throw as *const ()),
-            (coroutine, c"close", close_flags, close_function, close as *const ()),
-            (asend, c"send", send_flags, asend_function, asend_send as *const ()),
+            (
+                generator,
+                c"send",
+                send_flags,
+                send_function,
+                send as *const (),
+            ),
+            (
+                generator,
+                c"throw",
+                throw_flags,
+                throw_function,
+                throw as *const (),
+            ),
+            (
+                generator,
+                c"close",
+                close_flags,
+                close_function,
+                close as *const (),
+            ),
+            (
+                coroutine,
+                c"send",
+                send_flags,
+                send_function,
+                send as *const (),
+            ),
+            (
+                coroutine,
+                c"throw",
+                throw_flags,
+                throw_function,
+                throw as *const (),
+            ),
+            (
+                coroutine,
+                c"close",
+                close_flags,
+                close_function,
+                close as *const (),
+            ),
+            (
+                asend,
+                c"send",
+                send_flags,
+                asend_function,
+                asend_send as *const (),
+            ),
         ];
         for (ty, name, flags, expected, replacement) in wanted {
             let (descriptor, function) = method(ty, name, flags)?;
@@ -173,8 +215,7 @@ unsafe fn find() -> Option<(Originals, Patches)> {
             }
             let original = (*descriptor).d_method;
             let mut definition = *original;
-            definition.ml_meth =
-                std::mem::transmute::<*const (), ffi::PyCFunction>(replacement);
+            definition.ml_meth = std::mem::transmute::<*const (), ffi::PyCFunction>(replacement);
             patches.methods.push(Method {
                 descriptor,
                 original,
@@ -182,8 +223,16 @@ unsafe fn find() -> Option<(Originals, Patches)> {
             });
         }
         for (ty, original, replacement) in [
-            (generator, originals.iternext as *mut c_void, iternext as *mut c_void),
-            (asend, originals.asend_iternext as *mut c_void, asend_iternext as *mut c_void),
+            (
+                generator,
+                originals.iternext as *mut c_void,
+                iternext as *mut c_void,
+            ),
+            (
+                asend,
+                originals.asend_iternext as *mut c_void,
+                asend_iternext as *mut c_void,
+            ),
         ] {
             let descriptor = attribute(ty, c"__next__", &raw mut ffi::PyWrapperDescr_Type)?;
             let descriptor = descriptor.cast::<PyWrapperDescrObject>();
@@ -220,7 +269,9 @@ pub(super) unsafe fn install() {
         MAIN.store(ffi::PyInterpreterState_Get(), Ordering::Relaxed);
         if PATCHES.get().is_none() {
             let Some((originals, patches)) = find() else {
-                ::tracing::debug!("the generator types are not CPython's own: generators are resumed by the interpreter");
+                ::tracing::debug!(
+                    "the generator types are not CPython's own: generators are resumed by the interpreter"
+                );
                 return;
             };
             let _ = ORIGINALS.set(originals);
@@ -268,7 +319,11 @@ unsafe fn set(ours: bool) {
         } else {
             originals.asend_iternext
         });
-        let finalizer = if ours { Some(finalize as _) } else { originals.finalize };
+        let finalizer = if ours {
+            Some(finalize as _)
+        } else {
+            originals.finalize
+        };
         for ty in [
             &raw mut ffi::PyGen_Type,
             &raw mut ffi::PyCoro_Type,
@@ -285,8 +340,7 @@ unsafe fn ready(generator: *mut PyGenObject) -> Option<(*mut PyThreadState, Comp
     // SAFETY: the caller gives a live generator, coroutine or async generator, GIL held.
     unsafe {
         let tstate = ffi::PyThreadState_GetUnchecked();
-        if !generators::may_resume(tstate)
-            || !generators::is_resumable((*generator).gi_frame_state)
+        if !generators::may_resume(tstate) || !generators::is_resumable((*generator).gi_frame_state)
         {
             return None;
         }
@@ -413,11 +467,10 @@ unsafe extern "C" fn throw(
 unsafe fn is_exception_class(object: *mut PyObject) -> bool {
     // SAFETY: the caller gives a live object; a class's flags say what it is.
     unsafe {
-        refs::type_has_feature(refs::type_of(object), u64::from(ffi::Py_TPFLAGS_TYPE_SUBCLASS))
-            && refs::type_has_feature(
-                object.cast(),
-                u64::from(ffi::Py_TPFLAGS_BASE_EXC_SUBCLASS),
-            )
+        refs::type_has_feature(
+            refs::type_of(object),
+            u64::from(ffi::Py_TPFLAGS_TYPE_SUBCLASS),
+        ) && refs::type_has_feature(object.cast(), u64::from(ffi::Py_TPFLAGS_BASE_EXC_SUBCLASS))
     }
 }
 
@@ -458,9 +511,7 @@ unsafe fn throw_into(generator: *mut PyGenObject, given: *mut PyObject) -> *mut 
             };
         }
         let result = if is_delegate(delegate) {
-            while_running(generator, true, || {
-                throw(delegate, &raw const given, 1)
-            })
+            while_running(generator, true, || throw(delegate, &raw const given, 1))
         } else {
             let mut throw_method = null_mut();
             if ffi::PyObject_GetOptionalAttrString(
@@ -529,7 +580,8 @@ unsafe fn throw_here(generator: *mut PyGenObject, given: *mut PyObject) -> *mut 
         } else if is_exception(given) {
             ffi::PyErr_SetRaisedException(refs::new_ref(given));
         } else {
-            let format = c"exceptions must be classes or instances deriving from BaseException, not %s";
+            let format =
+                c"exceptions must be classes or instances deriving from BaseException, not %s";
             ffi::PyErr_Format(
                 ffi::PyExc_TypeError,
                 format.as_ptr(),
