@@ -224,6 +224,17 @@ impl<M: MacroAssembler> Builder<M> {
         m.branch_bits_clear(Reg::T1, RESUMABLE, returned);
     }
 
+    /// Returns to the site, or goes to `changed` if the instrumentation version changed. Events that are only pending wait for the next poll. Uses T0, T1.
+    fn return_unless_stale(&mut self, changed: Label) {
+        let look = self.masm.new_label();
+        self.branch_if_breaker(look);
+        let m = &mut self.masm;
+        m.ret();
+        m.bind(look);
+        self.branch_if_stale(changed);
+        self.masm.ret();
+    }
+
     /// Acc = the iterator.
     pub(super) fn iterate_generator(&mut self) {
         let m = &mut self.masm;
@@ -243,9 +254,8 @@ impl<M: MacroAssembler> Builder<M> {
         self.branch_if_returned(1, returned);
         let m = &mut self.masm;
         m.bind(done);
-        self.branch_if_stale(changed);
+        self.return_unless_stale(changed);
         let m = &mut self.masm;
-        m.ret();
 
         // The loop has no use for what it returned.
         m.bind(returned);
@@ -301,9 +311,8 @@ impl<M: MacroAssembler> Builder<M> {
         let m = &mut self.masm;
         m.mov_imm(Reg::A1, 0);
         m.bind(done);
-        self.branch_if_stale(changed);
+        self.return_unless_stale(changed);
         let m = &mut self.masm;
-        m.ret();
         m.bind(returned);
         m.mov_imm(Reg::A1, 1);
         m.jump(done);
