@@ -193,19 +193,16 @@ impl CodeData {
         }
     }
 
-    /// The machine code in which a frame that is suspended at `instr` goes on. `number` is its guess which resume point that is.
-    pub fn resume_address(&self, instr: *mut _Py_CODEUNIT, number: u16) -> Option<CodePtr> {
+    /// The machine code in which a frame that is suspended at `instr` goes on.
+    pub fn resume_address(&self, instr: *mut _Py_CODEUNIT) -> Option<CodePtr> {
         if self.resume_count == 0 {
             return None;
         }
         // SAFETY: `resume_points` points at `resume_count` entries for the life of this block.
         let points =
             unsafe { std::slice::from_raw_parts(self.resume_points, self.resume_count as usize) };
-        let guess = points.get(usize::from(number));
-        guess
-            .filter(|point| point.instr == instr)
-            .or_else(|| points.iter().find(|point| point.instr == instr))
-            .map(|point| point.address)
+        let point = points.iter().find(|point| point.instr == instr)?;
+        Some(point.address)
     }
 
     fn layout(site_bytes: usize) -> Layout {
@@ -234,6 +231,7 @@ impl CodeData {
     /// # Safety
     /// `data` came from `allocate`, no frame runs its code, and nothing refers to it any more.
     pub unsafe fn free(data: *mut CodeData) {
+        crate::generators::forget(data);
         // SAFETY: see above; sizes as in `allocate`.
         unsafe {
             crate::optimize::policy::forget(data);

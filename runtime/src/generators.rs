@@ -6,11 +6,11 @@
 use std::mem::offset_of;
 use std::ptr::null_mut;
 
-use hotstamp_layout::ffi::{self, PyCodeObject, PyFunctionObject, PyGenObject, PyObject};
+use hotstamp_layout::ffi::{self, PyCodeObject, PyGenObject, PyObject};
 use hotstamp_layout::ffi::{_Py_CODEUNIT, PyThreadState};
 use hotstamp_layout::refs::{self, StackRef};
 
-use crate::code_data::{CALL_STUB_MAGIC, CodeData};
+use crate::code_data::CodeData;
 use crate::exits::{self, ExitReason};
 use crate::site::{CodePtr, Site};
 use crate::{Frame, entry, frame_stack, hooks, leave, registry};
@@ -94,34 +94,47 @@ unsafe fn move_frame(from: *mut Frame, to: *mut Frame) {
     }
 }
 
-/// The compiled code of a generator's frame, or null.
-///
-/// # Safety
-/// `frame` is a live frame of a function.
-unsafe fn data_of(frame: *mut Frame) -> *mut CodeData {
-    // SAFETY: the frame holds its function and its code; every function has an entry, and code precedes it.
-    unsafe {
-        let code = refs::frame_code(frame);
-        let (globals, builtins) = ((*frame).f_globals, (*frame).f_builtins);
-        let func = refs::frame_function(frame);
-        if let Some(data) = data_behind(func)
-            && (*data).code == code
-            && (*data).globals == globals
-            && (*data).builtins == builtins
-        {
-            return data;
-        }
-        registry::existing_for(code, globals, builtins)
-    }
+/// Where frames went on lately, by their `instr_ptr`: what C code resumes is mostly one generator many times.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    instr: *mut _Py_CODEUNIT,
+    globals: *mut PyObject,
+    builtins: *mut PyObject,
+    compiled: Compiled,
 }
 
-/// The data of a function whose entry is a call stub.
-unsafe fn data_behind(func: *mut PyFunctionObject) -> Option<*mut CodeData> {
-    // SAFETY: as for compiled callers: the 16 bytes in front of any entry can be read, and behind the mark stands the data.
-    unsafe {
-        let entry = (*func).vectorcall? as *const u8;
-        let mark = entry.sub(16).cast::<u64>().read_unaligned();
-        (mark == CALL_STUB_MAGIC).then(|| entry.sub(8).cast::<*mut CodeData>().read_unaligned())
+const KNOWN_COUNT: usize = 64;
+
+const UNKNOWN: Known = Known {
+    instr: null_mut(),
+    globals: null_mut(),
+    builtins: null_mut(),
+    compiled: Compiled {
+        data: null_mut(),
+        address: CodePtr(std::ptr::null()),
+    },
+};
+
+/// Read and written under the main interpreter's GIL only.
+static mut KNOWN: [Known; KNOWN_COUNT] = [UNKNOWN; KNOWN_COUNT];
+
+fn known_slot(instr: *mut _Py_CODEUNIT) -> *mut Known {
+    let number = instr as usize >> 1;
+    let index = (number ^ number >> 6 ^ number >> 12) % KNOWN_COUNT;
+    // SAFETY: an address inside of the table.
+    unsafe { (&raw mut KNOWN).cast::<Known>().add(index) }
+}
+
+/// Data is about to be freed: nothing may find it any more.
+pub(crate) fn forget(data: *mut CodeData) {
+    for index in 0..KNOWN_COUNT {
+        // SAFETY: GIL held, as wherever code objects die.
+        unsafe {
+            let known = (&raw mut KNOWN).cast::<Known>().add(index);
+            if (*known).compiled.data == data {
+                *known = UNKNOWN;
+            }
+        }
     }
 }
 
@@ -151,18 +164,40 @@ pub struct Compiled {
 /// Finds the compiled code in which a created or suspended generator goes on.
 ///
 /// # Safety
-/// `generator` is a generator, coroutine or async generator that is created or suspended; GIL held.
+/// `generator` is a generator, coroutine or async generator that is created or suspended; the main interpreter's GIL is held.
 #[inline]
 pub unsafe fn compiled(generator: *mut PyGenObject) -> Option<Compiled> {
     // SAFETY: the frame of such a generator is complete.
     unsafe {
         let frame = &raw mut (*generator).gi_iframe;
-        let data = data_of(frame);
-        if data.is_null() || (*data).leave != 0 {
+        let known = known_slot((*frame).instr_ptr);
+        // The instruction tells the code object.
+        if (*known).instr != (*frame).instr_ptr
+            || (*known).globals != (*frame).f_globals
+            || (*known).builtins != (*frame).f_builtins
+        {
+            *known = look_up(frame)?;
+        }
+        ((*(*known).compiled.data).leave == 0).then_some((*known).compiled)
+    }
+}
+
+#[cold]
+unsafe fn look_up(frame: *mut Frame) -> Option<Known> {
+    // SAFETY: passed on: a complete frame of a suspended generator.
+    unsafe {
+        let (globals, builtins) = ((*frame).f_globals, (*frame).f_builtins);
+        let data = registry::existing_for(refs::frame_code(frame), globals, builtins);
+        if data.is_null() {
             return None;
         }
-        let address = (*data).resume_address((*frame).instr_ptr, (*frame).return_offset)?;
-        Some(Compiled { data, address })
+        let address = (*data).resume_address((*frame).instr_ptr)?;
+        Some(Known {
+            instr: (*frame).instr_ptr,
+            globals,
+            builtins,
+            compiled: Compiled { data, address },
+        })
     }
 }
 
@@ -196,6 +231,7 @@ pub enum Outcome {
 ///
 /// # Safety
 /// `generator` is kept alive by the caller and is created or suspended; the main interpreter's GIL is held.
+#[inline(always)]
 pub unsafe fn resume(
     tstate: *mut PyThreadState,
     generator: *mut PyGenObject,
