@@ -63,6 +63,12 @@ pub(crate) enum Cold {
         back: Label,
         site: SiteRef,
     },
+    /// What a receiver of SEND returned goes to its slot, and control to the instruction's target.
+    Returned {
+        from: Label,
+        slot: Mem,
+        target: Label,
+    },
     /// Call the site's stub, then go on at `back`.
     Call {
         from: Label,
@@ -352,6 +358,16 @@ impl<'a, M: MacroAssembler> Compiler<'a, M> {
         }
     }
 
+    /// Makes the site planned last say what a frame holds that is suspended there: `instr_ptr` behind the instruction, and the generator's state.
+    pub(crate) fn mark_suspends(&mut self, site: SiteRef, state: u32) {
+        let next = self.at.next;
+        if let Some(plan) = self.sites.last_mut() {
+            debug_assert_eq!(plan.byte_offset, site.byte_offset);
+            plan.instr_offset = next;
+            plan.oparg = state;
+        }
+    }
+
     /// Marks the site planned last as pushing a null behind its value.
     pub(crate) fn mark_pushes_null(&mut self) {
         if let Some(plan) = self.sites.last_mut() {
@@ -473,6 +489,11 @@ impl<'a, M: MacroAssembler> Compiler<'a, M> {
                     let stub = self.stubs.hot_loop;
                     self.m.call_near(stub);
                     self.m.jump(back);
+                }
+                Cold::Returned { from, slot, target } => {
+                    self.m.bind(from);
+                    self.m.store(slot, Reg::Acc);
+                    self.m.jump(target);
                 }
                 Cold::Call { from, back, site } => {
                     self.m.bind(from);

@@ -25,6 +25,13 @@ const PREVIOUS_ITEM: usize =
 /// The sign of a frame state: set in all states that can be resumed, clear in all others.
 const RESUMABLE: u32 = 0x80;
 
+/// What the body of a generator says in A1 of how it was left, for SEND: its value was yielded.
+pub(super) const YIELDED: i32 = 0;
+/// Its value was returned.
+const RETURNED: i32 = 1;
+/// The interpreter went on with the frame: the generator's state tells.
+pub(super) const ASK_STATE: i32 = 2;
+
 /// A field of the frame in the generator in `generator`.
 fn frame_of(generator: Reg, field: usize) -> Mem {
     generator.at(FRAME + field)
@@ -90,17 +97,13 @@ impl<M: MacroAssembler> Builder<M> {
         m.jump(self.error);
     }
 
-    /// Acc = value. Jumped to at body level.
+    /// Acc = value. Jumped to at body level. The site says what the suspended frame has to hold: `instr_ptr`, `stackpointer`, the state (as its argument) and the number of the resume
+    /// point.
     pub(super) fn yield_value(&mut self) {
         self.own(Reg::Acc);
         let m = &mut self.masm;
-        m.load(Reg::T0, Reg::A3.at(offset_of!(Site, instr)));
-        // YIELD_VALUE is one code unit.
-        m.alu_imm(Alu::Add, Reg::T0, size_of::<ffi::_Py_CODEUNIT>() as i32);
-        m.store(Reg::Frame.at(offset_of!(Frame, instr_ptr)), Reg::T0);
-        m.load16(Reg::T0, Reg::A3.at(offset_of!(Site, stack_words)));
-        m.lea_indexed(Reg::T0, Reg::Frame, Reg::T0, 0);
-        m.store(Reg::Frame.at(offset_of!(Frame, stackpointer)), Reg::T0);
+        self.publish_site();
+        let m = &mut self.masm;
         // The site's helper is no function: the word with the number of the resume point.
         const {
             let word = offset_of!(Frame, return_offset);
@@ -108,9 +111,7 @@ impl<M: MacroAssembler> Builder<M> {
         }
         m.load32(Reg::T0, Reg::A3.at(offset_of!(Site, helper)));
         m.store32(Reg::Frame.at(offset_of!(Frame, return_offset)), Reg::T0);
-        const { assert!(ffi::FRAME_SUSPENDED_YIELD_FROM == ffi::FRAME_SUSPENDED + 1) };
         m.load32(Reg::T0, Reg::A3.at(offset_of!(Site, oparg)));
-        m.alu_imm(Alu::Add, Reg::T0, ffi::FRAME_SUSPENDED);
         m.store8(own(offset_of!(PyGenObject, gi_frame_state)), Reg::T0);
         m.load(Reg::T0, own(PREVIOUS_ITEM));
         m.store(tstate(offset_of!(PyThreadState, exc_info)), Reg::T0);
@@ -119,6 +120,7 @@ impl<M: MacroAssembler> Builder<M> {
         m.load(Reg::T0, Reg::Frame.at(offset_of!(Frame, previous)));
         m.store(tstate(offset_of!(PyThreadState, current_frame)), Reg::T0);
         m.store_imm(Reg::Frame.at(offset_of!(Frame, previous)), 0);
+        m.mov_imm(Reg::A1, YIELDED as u64);
         m.body_return();
     }
 
@@ -135,6 +137,7 @@ impl<M: MacroAssembler> Builder<M> {
         m.mov(Reg::A0, Reg::Tstate);
         m.call_c(ffi::_PyEval_FrameClearAndPop as *const ());
         m.pop_pair(Reg::Acc, Reg::T1);
+        m.mov_imm(Reg::A1, RETURNED as u64);
         m.body_return();
     }
 
@@ -150,14 +153,13 @@ impl<M: MacroAssembler> Builder<M> {
         m.bind(owned);
     }
 
-    /// A1 = a generator or coroutine. To `miss` unless it is suspended at a resume point of the code that the site (A3) remembers. A2 = that code's data, T3 = the address of
-    /// the resume point. Uses T0.
+    /// A1 = a generator or coroutine, and the site (A3) remembers data. To `miss` unless it is suspended at a resume point of that code. A2 = the data, T3 = the address of
+    /// the resume point. Uses T0. The site's payload: word 0 is the data; SEND's word 1 is the receiver's type.
     fn find_resume_point(&mut self, miss: Label) {
         let m = &mut self.masm;
         m.load8(Reg::T0, Reg::A1.at(offset_of!(PyGenObject, gi_frame_state)));
         m.branch_bits_clear(Reg::T0, RESUMABLE, miss);
         m.load(Reg::A2, Reg::A3.at(size_of::<Site>()));
-        m.branch_cmp_imm(Cond::Eq, Reg::A2, 0, miss);
         // The frame's number is a guess. That the resume point is of the frame's own code, its instruction tells.
         m.load16(Reg::T0, frame_of(Reg::A1, offset_of!(Frame, return_offset)));
         m.branch_cmp32_mem(
@@ -189,9 +191,9 @@ impl<M: MacroAssembler> Builder<M> {
         }
     }
 
-    /// A1, A2 and T3 as `find_resume_point` left them, T4 = the sent value, heap-safe. Resumes the generator on top of the running frame, whose `instr_ptr` and `stackpointer` are
-    /// set. `Acc` is the result, 0 if it raised; then at `failed`, inside of `stub_enter`. Otherwise `stub_enter` was undone.
-    fn push_into_generator(&mut self, failed: Label) {
+    /// A1 and A2 as `find_resume_point` left them, T4 = the sent value, heap-safe. Links the generator on top of the running frame, whose `instr_ptr` and `stackpointer` are set, and
+    /// makes A0 and A1 the arguments of the body. Keeps T3.
+    fn link_generator(&mut self) {
         let m = &mut self.masm;
         let stackpointer = frame_of(Reg::A1, offset_of!(Frame, stackpointer));
         m.load(Reg::T0, stackpointer);
@@ -205,13 +207,12 @@ impl<M: MacroAssembler> Builder<M> {
         m.store(Reg::A1.at(PREVIOUS_ITEM), Reg::T0);
         m.lea(Reg::T0, Reg::A1.at(offset_of!(PyGenObject, gi_exc_state)));
         m.store(tstate(offset_of!(PyThreadState, exc_info)), Reg::T0);
-        m.store(frame_of(Reg::A1, offset_of!(Frame, previous)), Reg::Frame);
-        m.stub_enter();
+        m.store(
+            frame_of(Reg::A1, offset_of!(Frame, previous)),
+            Reg::Frame,
+        );
         m.lea(Reg::A0, Reg::A1.at(FRAME));
         m.mov(Reg::A1, Reg::A2);
-        m.call_mem(Reg::T3.at(offset_of!(ResumePoint, address)));
-        m.branch_cmp_imm(Cond::Eq, Reg::Acc, 0, failed);
-        m.stub_exit();
     }
 
     /// Branches unless the generator that stands `words` below the site's end of the operand stack is still suspended: then it returned. Uses T0, T1.
@@ -250,7 +251,12 @@ impl<M: MacroAssembler> Builder<M> {
         self.publish_site();
         let m = &mut self.masm;
         m.load(Reg::T4, Reg::Data.at(offset_of!(CodeData, none_bits)));
-        self.push_into_generator(failed);
+        m.stub_enter();
+        self.link_generator();
+        let m = &mut self.masm;
+        m.call_mem(Reg::T3.at(offset_of!(ResumePoint, address)));
+        m.branch_cmp_imm(Cond::Eq, Reg::Acc, 0, failed);
+        m.stub_exit();
         self.branch_if_returned(1, returned);
         let m = &mut self.masm;
         m.bind(done);
@@ -281,41 +287,39 @@ impl<M: MacroAssembler> Builder<M> {
         self.register_call(true, false);
     }
 
-    /// The operand stack holds receiver and value.
+    /// The operand stack holds receiver and value. A compiled generator is entered by a jump: what it yields or returns goes straight to the site, so that a chain of them costs
+    /// one native return for each, which processors predict up to a depth of 16 or so. The site goes on through `send_finish`.
     pub(super) fn send(&mut self) {
         let m = &mut self.masm;
-        let (miss, failed, changed) = (m.new_label(), m.new_label(), m.new_label());
-        let (known, returned, done) = (m.new_label(), m.new_label(), m.new_label());
+        let (miss, failed) = (m.new_label(), m.new_label());
         m.load16(Reg::T0, Reg::A3.at(offset_of!(Site, stack_words)));
         m.lea_indexed(Reg::T2, Reg::Frame, Reg::T0, -16);
         m.load(Reg::A1, Reg::T2.at(0));
         m.alu_imm(Alu::And, Reg::A1, !BORROWED);
+        // The type that the site remembers: generator or coroutine, or null.
         m.load(Reg::T0, Reg::A1.at(offset_of!(PyObject, ob_type)));
-        m.mov_imm(Reg::T1, (&raw const ffi::PyCoro_Type) as u64);
-        m.branch_cmp(Cond::Eq, Reg::T0, Reg::T1, known);
-        m.mov_imm(Reg::T1, (&raw const ffi::PyGen_Type) as u64);
-        m.branch_cmp(Cond::Ne, Reg::T0, Reg::T1, miss);
-        m.bind(known);
+        m.branch_cmp_mem(Cond::Ne, Reg::T0, Reg::A3.at(size_of::<Site>() + 8), miss);
         self.find_resume_point(miss);
         let m = &mut self.masm;
-        // The value moves; the receiver stays.
+        // The value, mostly None, moves; the receiver stays.
+        let none = m.new_label();
         m.load(Reg::T4, Reg::T2.at(8));
-        m.lea(Reg::T2, Reg::T2.at(8));
+        m.branch_cmp_mem(
+            Cond::Eq,
+            Reg::T4,
+            Reg::Data.at(offset_of!(CodeData, none_bits)),
+            none,
+        );
         self.own(Reg::T4);
         let m = &mut self.masm;
+        m.bind(none);
         m.load(Reg::T0, Reg::A3.at(offset_of!(Site, instr)));
         m.store(Reg::Frame.at(offset_of!(Frame, instr_ptr)), Reg::T0);
+        m.lea(Reg::T2, Reg::T2.at(8));
         m.store(Reg::Frame.at(offset_of!(Frame, stackpointer)), Reg::T2);
-        self.push_into_generator(failed);
-        self.branch_if_returned(2, returned);
+        self.link_generator();
         let m = &mut self.masm;
-        m.mov_imm(Reg::A1, 0);
-        m.bind(done);
-        self.return_unless_stale(changed);
-        let m = &mut self.masm;
-        m.bind(returned);
-        m.mov_imm(Reg::A1, 1);
-        m.jump(done);
+        m.jump_mem(Reg::T3.at(offset_of!(ResumePoint, address)));
 
         // Anything else through the helper, which says whether the receiver returned and leaves the result on the operand stack.
         m.bind(miss);
@@ -333,14 +337,46 @@ impl<M: MacroAssembler> Builder<M> {
         m.load(Reg::Acc, Reg::T0.at(0));
         m.store(Reg::Frame.at(offset_of!(Frame, stackpointer)), Reg::T0);
         m.stub_exit();
-        m.jump(done);
-
+        m.ret();
         m.bind(failed);
         m.stub_abandon();
         m.jump(self.error);
+    }
 
+    /// Called by the site when the receiver of SEND is done: `Acc` is the result or 0, A1 says how the body was left (`YIELDED`, `RETURNED`, `ASK_STATE`), A3 is the site. Gives the
+    /// result in `Acc`, and in A1 `YIELDED` or `RETURNED`.
+    pub(super) fn send_finish(&mut self) {
+        let m = &mut self.masm;
+        let (failed, other, done) = (m.new_label(), m.new_label(), m.new_label());
+        let (returned, look, changed, stay) =
+            (m.new_label(), m.new_label(), m.new_label(), m.new_label());
+        m.branch_cmp_imm(Cond::Eq, Reg::Acc, 0, failed);
+        const { assert!(YIELDED == 0) };
+        m.branch_cmp_imm(Cond::Ne, Reg::A1, YIELDED, other);
+        m.bind(done);
+        self.branch_if_breaker(look);
+        let m = &mut self.masm;
+        m.ret();
+
+        m.bind(other);
+        m.branch_cmp_imm(Cond::Eq, Reg::A1, RETURNED, done);
+        self.branch_if_returned(2, returned);
+        let m = &mut self.masm;
+        m.mov_imm(Reg::A1, YIELDED as u64);
+        m.jump(done);
+        m.bind(returned);
+        m.mov_imm(Reg::A1, RETURNED as u64);
+        m.jump(done);
+
+        m.bind(failed);
+        m.stub_abandon_early();
+        m.jump(self.error);
+
+        m.bind(look);
+        self.branch_if_stale(changed);
+        let m = &mut self.masm;
+        m.ret();
         m.bind(changed);
-        let stay = m.new_label();
         m.stub_enter();
         m.push_pair(Reg::Acc, Reg::A1);
         m.mov(Reg::A4, Reg::Acc);

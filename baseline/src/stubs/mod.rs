@@ -202,8 +202,10 @@ stub_table! {
     iterate_range,
     /// Inline cache; see `CacheStubs`.
     iterate_generator,
-    /// SEND: the result in `Acc`, and in `A1` 1 if the receiver returned it, 0 if it yielded it.
+    /// SEND: enters a compiled generator, or calls the helper.
     send,
+    /// Behind each SEND: the result in `Acc`, and in `A1` 1 if the receiver returned it, 0 if it yielded it.
+    send_finish,
 }
 
 /// Where the stubs begin that polymorphic ones go on at, with A4 set.
@@ -362,6 +364,7 @@ impl<M: MacroAssembler> Builder<M> {
         m.mov(Reg::A1, Reg::Tstate);
         m.mov(Reg::A2, Reg::Data);
         m.call_c(entry::leave_after_poll as *const ());
+        m.mov_imm(Reg::A1, generators::ASK_STATE as u64);
         m.body_return();
     }
 
@@ -404,6 +407,7 @@ impl<M: MacroAssembler> Builder<M> {
         m.branch_cmp_imm(Cond::Eq, Reg::T1, 0, returns);
         m.jump_reg(Reg::T1);
         m.bind(returns);
+        m.mov_imm(Reg::A1, generators::ASK_STATE as u64);
         m.body_return();
     }
 
@@ -674,6 +678,7 @@ impl<M: MacroAssembler> Builder<M> {
         m.mov(Reg::A0, Reg::Frame);
         m.mov(Reg::A1, Reg::Tstate);
         m.call_c(exits::leave_to_interpreter as *const ());
+        m.mov_imm(Reg::A1, generators::ASK_STATE as u64);
         m.body_return();
     }
 }

@@ -7,7 +7,7 @@ use hotstamp_layout::ffi;
 use hotstamp_runtime::caches::iteration;
 use hotstamp_runtime::site::MemoryHelper;
 
-use crate::compiler::Compiler;
+use crate::compiler::{Cold, Compiler};
 use crate::error::CompileError;
 use crate::masm::{Cond, MacroAssembler, Reg};
 use crate::vstack::Entry;
@@ -24,7 +24,7 @@ impl<M: MacroAssembler> Compiler<'_, M> {
     }
 
     /// `YIELD_VALUE`: value -> sent value. The frame is suspended as the interpreter suspends it.
-    pub(crate) fn emit_yield_value(&mut self, _oparg: u32) -> Result<(), CompileError> {
+    pub(crate) fn emit_yield_value(&mut self, oparg: u32) -> Result<(), CompileError> {
         let depth = self.stack.depth() - 1;
         let entry = self.stack.take();
         self.stack.flush(&mut self.m);
@@ -34,6 +34,9 @@ impl<M: MacroAssembler> Compiler<'_, M> {
         let number = self.resume_points.len().min(usize::from(u16::MAX));
         let word = number | (ffi::FRAME_OWNED_BY_GENERATOR as usize) << 16;
         let site = self.plan_site(stub, std::ptr::without_provenance(word), depth, false);
+        const { assert!(ffi::FRAME_SUSPENDED_YIELD_FROM == ffi::FRAME_SUSPENDED + 1) };
+        let state = ffi::FRAME_SUSPENDED + oparg as i32;
+        self.mark_suspends(site, state as u32);
         self.load_site(site);
         self.m.jump_near(stub);
         self.end_at_resume_point()
@@ -54,9 +57,14 @@ impl<M: MacroAssembler> Compiler<'_, M> {
         let depth = self.stack.depth();
         let site = self.plan_site(self.stubs.send, helper as *const (), depth, true);
         self.call_site(site);
-        self.m.store(self.stack.slot(depth - 1), Reg::Acc);
-        let returned = self.target(self.at.jump_target())?;
-        self.m.branch_cmp_imm(Cond::Ne, Reg::A1, 0, returned);
+        self.load_site(site);
+        let finish = self.stubs.send_finish;
+        self.m.call_near(finish);
+        let target = self.target(self.at.jump_target())?;
+        let from = self.m.new_label();
+        self.m.branch_cmp_imm(Cond::Ne, Reg::A1, 0, from);
+        let slot = self.stack.slot(depth - 1);
+        self.cold.push(Cold::Returned { from, slot, target });
         self.stack.drop_top(1);
         self.stack.push(Entry::Acc);
         Ok(())

@@ -1,4 +1,4 @@
-//! FOR_ITER, and what FOR_ITER and SEND remember of the generators that they resume: word 0 of the payload is the `CodeData` of the generator's code.
+//! FOR_ITER, and what FOR_ITER and SEND remember of the generators that they resume: word 0 of the payload is the `CodeData` of the generator's code, word 1 its type.
 
 use hotstamp_layout::ffi::{self, PyGenObject, PyObject, PyThreadState};
 use hotstamp_layout::refs::{self, StackRef};
@@ -115,7 +115,8 @@ pub(crate) unsafe fn learn_generator(
         }
         let data: *mut CodeData = generators::data_for_site(generator);
         if !data.is_null() {
-            set(site, target, [data as u64, 0, 0, 0]);
+            let ty = refs::type_of(generator.cast());
+            set(site, target, [data as u64, ty as u64, 0, 0]);
         }
     }
 }
