@@ -929,3 +929,36 @@ def test_other_interpreters_are_left_alone(run_snippet):
         assert sum(g(10)) == 45 and hotstamp.resumptions(g) == 22
         """
     )
+
+
+def test_sites_outlive_the_code_they_remember(compare):
+    compare(
+        """
+        def drain(g):
+            return [x for x in g]
+        def loop(g):
+            total = 0
+            for x in g: total += x
+            return total
+        def delegate(g):
+            return (yield from g)
+        async def await_(c):
+            return await c
+        def run(coroutine):
+            try: coroutine.send(None)
+            except StopIteration as stop: return stop.value
+        def make(n):
+            names = {}
+            exec(f"def g(n):\\n    for i in range(n):\\n        yield i * {n}\\n    return {n}\\nasync def c(): return {n}", names)
+            return names
+        for n in range(60):
+            names = make(n)
+            g = names["g"]
+            results = loop(g(5)), drain(delegate(g(4))), run(await_(names["c"]())), sum(x for x in delegate(g(3)))
+            if n % 10 == 0: print(results)
+            names.clear(); del g, names
+            if n % 7 == 0: gc.collect(); junk = [bytearray(600) for _ in range(200)]
+        check(loop, delegate, await_)
+        resumed(delegate, 100)
+        """
+    )

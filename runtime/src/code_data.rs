@@ -7,7 +7,7 @@ use std::alloc::Layout;
 
 use hotstamp_layout::ffi::{_Py_CODEUNIT, PyCodeObject, PyObject};
 
-use crate::generators::ResumePoint;
+use crate::generators::{ResumePoint, ResumeTable};
 use crate::site::CodePtr;
 
 /// Where a compiled exception handler begins.
@@ -62,10 +62,8 @@ pub struct CodeData {
     pub handler_count: u32,
     /// Compiled exception handlers, by offset.
     pub handlers: *const HandlerEntry,
-    /// Where a suspended generator goes on, in the order of the instructions. A frame's `return_offset` holds the number of its own while it is suspended by compiled code.
-    pub resume_points: *const ResumePoint,
-    /// Number of `resume_points`.
-    pub resume_count: u32,
+    /// Where suspended generators of this code go on; null if calls make none.
+    pub resume_table: *mut ResumeTable,
     /// Start of the baseline body.
     pub baseline: CodePtr,
     /// Entry for optimized callers: a C function `(frame, data, tstate) -> bits` with a body's contract.
@@ -153,8 +151,7 @@ impl CodeData {
                 heat: crate::optimize::hotness::threshold(),
                 handler_count: handler_count as u32,
                 handlers: handlers.cast(),
-                resume_points: std::ptr::null(),
-                resume_count: 0,
+                resume_table: std::ptr::null_mut(),
                 baseline: CodePtr(std::ptr::null()),
                 c_entry: new.c_entry,
                 optimized: CodePtr(std::ptr::null()),
@@ -187,20 +184,18 @@ impl CodeData {
                     address: CodePtr((*data).baseline.0.add(point.code_offset as usize)),
                 })
                 .collect();
-            (*data).resume_count = points.len() as u32;
             (*data).metadata_bytes += size_of_val(points.as_slice()) as u32;
-            (*data).resume_points = Box::into_raw(points.into_boxed_slice()).cast();
+            (*data).resume_table = ResumeTable::allocate(data, points);
         }
     }
 
     /// The machine code in which a frame that is suspended at `instr` goes on.
     pub fn resume_address(&self, instr: *mut _Py_CODEUNIT) -> Option<CodePtr> {
-        if self.resume_count == 0 {
+        if self.resume_table.is_null() {
             return None;
         }
-        // SAFETY: `resume_points` points at `resume_count` entries for the life of this block.
-        let points =
-            unsafe { std::slice::from_raw_parts(self.resume_points, self.resume_count as usize) };
+        // SAFETY: the table lives as long as this block.
+        let points = unsafe { (*self.resume_table).points() };
         let point = points.iter().find(|point| point.instr == instr)?;
         Some(point.address)
     }
@@ -249,11 +244,8 @@ impl CodeData {
                 (*data).resume_bytes as usize,
             );
             drop(Box::from_raw(resume));
-            if (*data).resume_count != 0 {
-                drop(Box::from_raw(std::ptr::slice_from_raw_parts_mut(
-                    (*data).resume_points.cast_mut(),
-                    (*data).resume_count as usize,
-                )));
+            if !(*data).resume_table.is_null() {
+                ResumeTable::release((*data).resume_table);
             }
             let layout = Self::layout((*data).site_bytes as usize);
             std::alloc::dealloc(data.cast(), layout);

@@ -5,6 +5,7 @@
 
 use std::mem::offset_of;
 use std::ptr::null_mut;
+use std::sync::{Mutex, PoisonError};
 
 use hotstamp_layout::ffi::{self, PyCodeObject, PyGenObject, PyObject};
 use hotstamp_layout::ffi::{_Py_CODEUNIT, PyThreadState};
@@ -23,6 +24,106 @@ pub struct ResumePoint {
     pub instr: *mut _Py_CODEUNIT,
     /// Machine code that enters the body there; called as a body is.
     pub address: CodePtr,
+}
+
+/// The resume points of one stamped code. Sites of FOR_ITER and SEND remember tables of codes that may die before them, so a table's memory is used again for other tables
+/// only: whatever one is remembered, what it says is true, and says of a frame whether it is the frame's.
+#[repr(C)]
+#[derive(Debug)]
+pub struct ResumeTable {
+    /// In the order of the instructions. A frame that compiled code suspended holds the number of its own in `return_offset`.
+    points: *const ResumePoint,
+    /// Number of `points`; 0 in a table that is nobody's.
+    count: u32,
+    /// The globals that the code was stamped for.
+    globals: *mut PyObject,
+    /// The builtins that it was stamped for.
+    builtins: *mut PyObject,
+    /// The code's data.
+    data: *mut CodeData,
+}
+
+/// Offsets of `ResumeTable`'s fields, for the stubs.
+#[allow(missing_docs)]
+pub mod table {
+    use super::{ResumeTable, offset_of};
+
+    pub const POINTS: usize = offset_of!(ResumeTable, points);
+    pub const COUNT: usize = offset_of!(ResumeTable, count);
+    pub const GLOBALS: usize = offset_of!(ResumeTable, globals);
+    pub const BUILTINS: usize = offset_of!(ResumeTable, builtins);
+    pub const DATA: usize = offset_of!(ResumeTable, data);
+}
+
+/// Tables that are nobody's. Used under the main interpreter's GIL only.
+static FREE_TABLES: Mutex<Vec<TablePtr>> = Mutex::new(Vec::new());
+
+struct TablePtr(*mut ResumeTable);
+
+// SAFETY: a table has no owner while it is in the list.
+unsafe impl Send for TablePtr {}
+
+impl ResumeTable {
+    /// A table for data whose globals and builtins are set.
+    ///
+    /// # Safety
+    /// `data` is live, and releases the table before it dies.
+    pub(crate) unsafe fn allocate(
+        data: *mut CodeData,
+        points: Vec<ResumePoint>,
+    ) -> *mut ResumeTable {
+        // SAFETY: see above.
+        let (globals, builtins) = unsafe { ((*data).globals, (*data).builtins) };
+        let count = points.len() as u32;
+        let points = Box::into_raw(points.into_boxed_slice()).cast();
+        let table = ResumeTable {
+            points,
+            count,
+            globals,
+            builtins,
+            data,
+        };
+        let free = FREE_TABLES
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .pop();
+        match free {
+            Some(TablePtr(place)) => {
+                // SAFETY: the place is ours; whoever still remembers it reads it under the GIL.
+                unsafe { place.write(table) };
+                place
+            }
+            None => Box::into_raw(Box::new(table)),
+        }
+    }
+
+    /// Gives a table back.
+    ///
+    /// # Safety
+    /// It came from `allocate`, and its data dies.
+    pub(crate) unsafe fn release(this: *mut ResumeTable) {
+        // SAFETY: see above; `points` was made of a boxed slice of this length.
+        unsafe {
+            let count = std::mem::take(&mut (*this).count);
+            let points =
+                std::ptr::slice_from_raw_parts_mut((*this).points.cast_mut(), count as usize);
+            (*this).points = std::ptr::null();
+            drop(Box::from_raw(points));
+        }
+        FREE_TABLES
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(TablePtr(this));
+    }
+
+    /// All resume points.
+    pub fn points(&self) -> &[ResumePoint] {
+        if self.count == 0 {
+            return &[];
+        }
+        // SAFETY: `points` points at `count` entries until the table is released.
+        unsafe { std::slice::from_raw_parts(self.points, self.count as usize) }
+    }
 }
 
 /// The generator object that embeds a frame.
@@ -201,15 +302,15 @@ unsafe fn look_up(frame: *mut Frame) -> Option<Known> {
     }
 }
 
-/// The compiled code a site may remember for its next resumption of such a generator, or null. Its resume point is looked for each time.
+/// The resume table that a site may remember for a generator, or null. The generator's own resume point is looked for each time.
 ///
 /// # Safety
 /// As [`compiled`].
-pub unsafe fn data_for_site(generator: *mut PyGenObject) -> *mut CodeData {
+pub unsafe fn table_for_site(generator: *mut PyGenObject) -> *mut ResumeTable {
     // SAFETY: as above.
     unsafe {
         match compiled(generator) {
-            Some(found) => found.data,
+            Some(found) => (*found.data).resume_table,
             None => null_mut(),
         }
     }

@@ -8,7 +8,7 @@ use hotstamp_layout::ffi::{
     self, _PyErr_StackItem, _PyInterpreterFrame as Frame, PyGenObject, PyObject, PyThreadState,
 };
 use hotstamp_runtime::code_data::CodeData;
-use hotstamp_runtime::generators::{self, ResumePoint};
+use hotstamp_runtime::generators::{self, ResumePoint, table};
 use hotstamp_runtime::site::Site;
 use hotstamp_runtime::{leave, unwind};
 
@@ -101,7 +101,6 @@ impl<M: MacroAssembler> Builder<M> {
     /// point.
     pub(super) fn yield_value(&mut self) {
         self.own(Reg::Acc);
-        let m = &mut self.masm;
         self.publish_site();
         let m = &mut self.masm;
         // The site's helper is no function: the word with the number of the resume point.
@@ -153,8 +152,8 @@ impl<M: MacroAssembler> Builder<M> {
         m.bind(owned);
     }
 
-    /// A1 = a generator or coroutine, and the site (A3) remembers data. To `miss` unless it is suspended at a resume point of that code. A2 = the data, T3 = the address of
-    /// the resume point. Uses T0. The site's payload: word 0 is the data; SEND's word 1 is the receiver's type.
+    /// A1 = a generator or coroutine, and the site (A3) remembers a resume table. To `miss` unless it is suspended at one of its points. A2 = the table, T3 = the address of
+    /// the resume point. Uses T0. The payload: word 0 is the table; SEND uses word 1, the type of the receiver.
     fn find_resume_point(&mut self, miss: Label) {
         let m = &mut self.masm;
         m.load8(Reg::T0, Reg::A1.at(offset_of!(PyGenObject, gi_frame_state)));
@@ -162,29 +161,18 @@ impl<M: MacroAssembler> Builder<M> {
         m.load(Reg::A2, Reg::A3.at(size_of::<Site>()));
         // The frame's number is a guess. That the resume point is of the frame's own code, its instruction tells.
         m.load16(Reg::T0, frame_of(Reg::A1, offset_of!(Frame, return_offset)));
-        m.branch_cmp32_mem(
-            Cond::AboveEq,
-            Reg::T0,
-            Reg::A2.at(offset_of!(CodeData, resume_count)),
-            miss,
-        );
+        m.branch_cmp32_mem(Cond::AboveEq, Reg::T0, Reg::A2.at(table::COUNT), miss);
         const { assert!(size_of::<ResumePoint>() == 16) };
         m.shift_imm(Shift::Left, Reg::T0, 4);
-        m.load(Reg::T3, Reg::A2.at(offset_of!(CodeData, resume_points)));
+        m.load(Reg::T3, Reg::A2.at(table::POINTS));
         m.alu(Alu::Add, Reg::T3, Reg::T0);
         for (field, known) in [
             (
                 offset_of!(Frame, instr_ptr),
                 Reg::T3.at(offset_of!(ResumePoint, instr)),
             ),
-            (
-                offset_of!(Frame, f_globals),
-                Reg::A2.at(offset_of!(CodeData, globals)),
-            ),
-            (
-                offset_of!(Frame, f_builtins),
-                Reg::A2.at(offset_of!(CodeData, builtins)),
-            ),
+            (offset_of!(Frame, f_globals), Reg::A2.at(table::GLOBALS)),
+            (offset_of!(Frame, f_builtins), Reg::A2.at(table::BUILTINS)),
         ] {
             m.load(Reg::T0, frame_of(Reg::A1, field));
             m.branch_cmp_mem(Cond::Ne, Reg::T0, known, miss);
@@ -207,12 +195,9 @@ impl<M: MacroAssembler> Builder<M> {
         m.store(Reg::A1.at(PREVIOUS_ITEM), Reg::T0);
         m.lea(Reg::T0, Reg::A1.at(offset_of!(PyGenObject, gi_exc_state)));
         m.store(tstate(offset_of!(PyThreadState, exc_info)), Reg::T0);
-        m.store(
-            frame_of(Reg::A1, offset_of!(Frame, previous)),
-            Reg::Frame,
-        );
+        m.store(frame_of(Reg::A1, offset_of!(Frame, previous)), Reg::Frame);
         m.lea(Reg::A0, Reg::A1.at(FRAME));
-        m.mov(Reg::A1, Reg::A2);
+        m.load(Reg::A1, Reg::A2.at(table::DATA));
     }
 
     /// Branches unless the generator that stands `words` below the site's end of the operand stack is still suspended: then it returned. Uses T0, T1.

@@ -1,16 +1,16 @@
-//! FOR_ITER, and what FOR_ITER and SEND remember of the generators that they resume: word 0 of the payload is the `CodeData` of the generator's code, word 1 its type.
+//! FOR_ITER, and what FOR_ITER and SEND remember of the generators that they resume: word 0 of the payload is the `ResumeTable` of the generator's code, word 1 its type.
 
 use hotstamp_layout::ffi::{self, PyGenObject, PyObject, PyThreadState};
 use hotstamp_layout::refs::{self, StackRef};
 
 use super::{note_miss, set};
 use crate::Frame;
-use crate::code_data::CodeData;
-use crate::generators;
 use crate::helpers::RAISED;
-use crate::helpers::generators::op_send;
+use crate::helpers::generators::{RETURNED, op_send};
 use crate::helpers::stack::Stack;
+use crate::hooks::generators::{Step, await_step};
 use crate::site::{CodePtr, Site};
+use crate::{entry, generators};
 
 /// `FOR_ITER`. Register helper: `acc` borrows the iterator, which stays on the operand stack. The next value, or null when exhausted.
 ///
@@ -87,13 +87,53 @@ pub unsafe extern "C" fn send(
 ) -> isize {
     // SAFETY: the operands are objects on the frame's stack.
     unsafe {
-        let receiver = Stack::of(frame).object(2);
-        if (refs::is_exact_generator(receiver) || refs::is_exact_coroutine(receiver))
-            && let Some(stubs) = note_miss(site, |stubs| stubs.send)
+        let stack = Stack::of(frame);
+        let receiver = stack.object(2);
+        if refs::is_exact_generator(receiver) || refs::is_exact_coroutine(receiver) {
+            if let Some(stubs) = note_miss(site, |stubs| stubs.send) {
+                learn_generator(site, receiver.cast(), tstate, stubs.send);
+            }
+        } else if stack.peek(1).is_none()
+            && let Some(step) = await_step(receiver)
         {
-            learn_generator(site, receiver.cast(), tstate, stubs.send);
+            stack.pop_close();
+            return match step {
+                Step::Awaits(object) => stack.push_new(object),
+                Step::Gives(value) if !entry::stale(tstate) => {
+                    stack.push(StackRef::from_steal(value));
+                    RETURNED
+                }
+                // Somebody watches since: they are told of the StopIteration.
+                Step::Gives(value) => {
+                    ffi::_PyGen_SetStopIterationValue(value);
+                    refs::decref(value);
+                    finished_by_exception(site, frame, tstate)
+                }
+                Step::Raised => finished_by_exception(site, frame, tstate),
+            };
         }
         op_send(site, frame, tstate)
+    }
+}
+
+/// The receiver of SEND raised: StopIteration gives the value that it returned.
+unsafe fn finished_by_exception(
+    site: *mut Site,
+    frame: *mut Frame,
+    tstate: *mut PyThreadState,
+) -> isize {
+    // SAFETY: an exception is set; the value that was sent is off the operand stack.
+    unsafe {
+        if ffi::PyErr_ExceptionMatches(ffi::PyExc_StopIteration) == 0 {
+            return -1;
+        }
+        ffi::_PyEval_MonitorRaise(tstate, frame, (*site).instr);
+        let mut value = std::ptr::null_mut();
+        if ffi::_PyGen_FetchStopIterationValue(&raw mut value) < 0 {
+            return -1;
+        }
+        Stack::of(frame).push(StackRef::from_steal(value));
+        RETURNED
     }
 }
 
@@ -113,10 +153,10 @@ pub(crate) unsafe fn learn_generator(
         {
             return;
         }
-        let data: *mut CodeData = generators::data_for_site(generator);
-        if !data.is_null() {
+        let table = generators::table_for_site(generator);
+        if !table.is_null() {
             let ty = refs::type_of(generator.cast());
-            set(site, target, [data as u64, ty as u64, 0, 0]);
+            set(site, target, [table as u64, ty as u64, 0, 0]);
         }
     }
 }

@@ -5,8 +5,8 @@ use hotstamp_layout::refs::{self, StackRef};
 
 use super::operands::Identifier;
 use super::stack::Stack;
-use crate::{Frame, hooks};
 use crate::site::Site;
+use crate::{Frame, hooks};
 
 static BUILD_CLASS: Identifier = Identifier::new(c"__build_class__");
 

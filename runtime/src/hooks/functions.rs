@@ -297,8 +297,7 @@ pub(crate) unsafe fn adopt(func: *mut PyFunctionObject) -> bool {
         if data.is_null() {
             return false;
         }
-        (*func).vectorcall =
-            std::mem::transmute::<*const u8, ffi::vectorcallfunc>((*data).stub.0);
+        (*func).vectorcall = std::mem::transmute::<*const u8, ffi::vectorcallfunc>((*data).stub.0);
         true
     }
 }

@@ -774,8 +774,19 @@ unsafe fn is_wrapped(object: *mut PyObject) -> bool {
     }
 }
 
-/// What awaiting one step of an async generator gives: null with StopIteration for a value that it yielded to its consumer, the object for an `await` inside of it.
-unsafe fn unwrap(generator: *mut PyGenObject, result: *mut PyObject) -> *mut PyObject {
+/// What awaiting one step of an async generator comes to.
+#[derive(Debug)]
+pub(crate) enum Step {
+    /// Something inside of it awaits: what it yielded, a new reference.
+    Awaits(*mut PyObject),
+    /// The value that it yielded to its consumer, a new reference: the awaitable is done, and would raise StopIteration with it.
+    Gives(*mut PyObject),
+    /// It raised or ended; the exception is set.
+    Raised,
+}
+
+/// Tells what an async generator yielded, and notes in it that a step is over.
+unsafe fn unwrap(generator: *mut PyGenObject, result: *mut PyObject) -> Step {
     // SAFETY: the caller keeps the generator alive and owns the result.
     unsafe {
         if result.is_null() {
@@ -788,20 +799,20 @@ unsafe fn unwrap(generator: *mut PyGenObject, result: *mut PyObject) -> *mut PyO
                 (*generator).gi_closed = 1;
             }
             (*generator).gi_running_async = 0;
-            return null_mut();
+            return Step::Raised;
         }
         if is_wrapped(result) {
-            ffi::_PyGen_SetStopIterationValue((*result.cast::<WrappedValue>()).value);
+            let value = refs::new_ref((*result.cast::<WrappedValue>()).value);
             refs::decref(result);
             (*generator).gi_running_async = 0;
-            return null_mut();
+            return Step::Gives(value);
         }
-        result
+        Step::Awaits(result)
     }
 }
 
 /// One step of an async generator that is suspended in compiled code; `None`: the original decides. `value` is null for `__next__`.
-unsafe fn step(object: *mut PyObject, value: *mut PyObject) -> Option<*mut PyObject> {
+unsafe fn step(object: *mut PyObject, value: *mut PyObject) -> Option<Step> {
     // SAFETY: the caller gives the awaitable, which holds its generator.
     unsafe {
         let awaitable = object.cast::<AsyncGenASend>();
@@ -828,11 +839,44 @@ unsafe fn step(object: *mut PyObject, value: *mut PyObject) -> Option<*mut PyObj
         (*generator).gi_running_async = 1;
         let sent = StackRef::from_new(sent);
         let outcome = generators::resume(tstate, generator, Some(found), sent, false);
-        let result = unwrap(generator, method_result(generator.cast(), outcome));
-        if result.is_null() {
+        let step = unwrap(generator, method_result(generator.cast(), outcome));
+        if !matches!(step, Step::Awaits(_)) {
             (*awaitable).state = AWAITABLE_CLOSED;
         }
-        Some(result)
+        Some(step)
+    }
+}
+
+/// A step as the awaitable's methods report it.
+unsafe fn step_result(step: Step) -> *mut PyObject {
+    match step {
+        Step::Awaits(object) => object,
+        Step::Gives(value) => {
+            // SAFETY: no exception is set, and the value is ours.
+            unsafe {
+                ffi::_PyGen_SetStopIterationValue(value);
+                refs::decref(value);
+            }
+            null_mut()
+        }
+        Step::Raised => null_mut(),
+    }
+}
+
+/// One step of an async generator, awaited by compiled code: as `__next__` of its awaitable, without a StopIteration around the value. `None`: not such an awaitable, or the
+/// original decides.
+///
+/// # Safety
+/// The receiver is alive for the time of the call; GIL held.
+pub(crate) unsafe fn await_step(receiver: *mut PyObject) -> Option<Step> {
+    // SAFETY: see above; the size of the awaitable was compared at install.
+    unsafe {
+        if refs::type_of(receiver) != &raw mut ffi::_PyAsyncGenASend_Type
+            || !INSTALLED.load(Ordering::Relaxed)
+        {
+            return None;
+        }
+        step(receiver, null_mut())
     }
 }
 
@@ -841,7 +885,7 @@ unsafe extern "C" fn asend_iternext(object: *mut PyObject) -> *mut PyObject {
     // SAFETY: called as the slot it replaces.
     unsafe {
         match step(object, null_mut()) {
-            Some(result) => result,
+            Some(step) => step_result(step),
             None => (originals().asend_iternext)(object),
         }
     }
@@ -852,7 +896,7 @@ unsafe extern "C" fn asend_send(object: *mut PyObject, value: *mut PyObject) -> 
     // SAFETY: called as the method it replaces.
     unsafe {
         match step(object, value) {
-            Some(result) => result,
+            Some(step) => step_result(step),
             None => (originals().asend_send)(object, value),
         }
     }
