@@ -10,7 +10,7 @@ use hotstamp_layout::ffi::{
 use hotstamp_runtime::code_data::CodeData;
 use hotstamp_runtime::generators::{self, ResumePoint, table};
 use hotstamp_runtime::site::Site;
-use hotstamp_runtime::{leave, unwind};
+use hotstamp_runtime::{entry, leave, unwind};
 
 use super::{BORROWED, Builder, NULL_BITS, tstate};
 use crate::masm::{Alu, Cond, Label, MacroAssembler, Mem, Reg, Shift};
@@ -46,7 +46,7 @@ impl<M: MacroAssembler> Builder<M> {
     pub(super) fn resume(&mut self) {
         self.masm
             .add64_mem(Reg::Data.at(offset_of!(CodeData, resumptions)), 1);
-        self.prologue(false);
+        self.prologue(false, false);
     }
 
     /// Whether there is room for it was asked before.
@@ -158,6 +158,9 @@ impl<M: MacroAssembler> Builder<M> {
         let m = &mut self.masm;
         m.load8(Reg::T0, Reg::A1.at(offset_of!(PyGenObject, gi_frame_state)));
         m.branch_bits_clear(Reg::T0, RESUMABLE, miss);
+        // Another evaluator (PEP 523) sees every resumption.
+        m.mov_imm(Reg::T0, entry::evaluator_cell() as u64);
+        m.branch_mem_imm(Cond::Ne, Reg::T0.at(0), 0, miss);
         m.load(Reg::A2, Reg::A3.at(size_of::<Site>()));
         // The frame's number is a guess. That the resume point is of the frame's own code, its instruction tells.
         m.load16(Reg::T0, frame_of(Reg::A1, offset_of!(Frame, return_offset)));
