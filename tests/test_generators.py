@@ -962,3 +962,26 @@ def test_sites_outlive_the_code_they_remember(compare):
         resumed(delegate, 100)
         """
     )
+
+
+def test_functions_made_of_module_code(compare):
+    compare(
+        """
+        import ast, asyncio, inspect, types
+        names = {}
+        plain = types.FunctionType(compile("x = 1\\nfor i in range(3): x += i\\nprint(x, sorted(locals())[-2:])", "plain", "exec"), names)
+        code = compile("y = await asyncio.sleep(0, 5)\\nprint(y, x)", "awaits", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        names["asyncio"] = asyncio
+        awaits = types.FunctionType(code, names)
+        async def main(): await coroutine
+        def call(f): return f()
+        for _ in range(3):
+            call(plain)
+            coroutine = call(awaits)
+            print(inspect.iscoroutine(coroutine))
+            asyncio.run(main())
+        coroutine = eval(code, names); asyncio.run(main())
+        check(plain, awaits, main)
+        resumed(awaits, 3)
+        """
+    )

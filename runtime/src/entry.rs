@@ -70,6 +70,10 @@ pub unsafe extern "C" fn vectorcall_entry(
                 BindError::Raised => std::ptr::null_mut(),
             };
         }
+        if (*(*data).code).co_flags as u32 & ffi::CO_OPTIMIZED == 0 {
+            // The code of a module made into a function: names are its globals'.
+            (*frame).f_locals = hotstamp_layout::refs::new_ref((*func).func_globals);
+        }
         (*data).calls += 1;
         enter(tstate, frame, data)
     }
