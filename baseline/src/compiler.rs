@@ -24,6 +24,8 @@ use crate::vstack::{Entry, VirtualStack};
 #[derive(Debug)]
 pub(crate) struct SitePlan {
     target: CodePtr,
+    /// The instruction that the site belongs to.
+    at: u32,
     instr_offset: u32,
     helper: *const (),
     stack_words: u16,
@@ -333,6 +335,7 @@ impl<'a, M: MacroAssembler> Compiler<'a, M> {
         let begins_line = self.bytecode.begins_line(self.at.next);
         self.sites.push(SitePlan {
             target,
+            at: self.at.offset,
             instr_offset: self.at.offset,
             helper,
             stack_words: frame_words as u16,
@@ -516,6 +519,8 @@ pub struct SiteInfo {
     pub target: CodePtr,
     /// The helper behind the stub, or null.
     pub helper: *const (),
+    /// The number of the resume point, for an instruction that suspends.
+    pub suspends_at: Option<u16>,
     /// Size of the site.
     pub bytes: usize,
 }
@@ -525,9 +530,14 @@ impl Output {
     pub fn sites(&self) -> impl Iterator<Item = SiteInfo> {
         self.sites.iter().map(|plan| SiteInfo {
             byte_offset: plan.byte_offset,
-            instruction: plan.instr_offset,
+            instruction: plan.at,
             target: plan.target,
-            helper: plan.helper,
+            helper: if plan.at == plan.instr_offset {
+                plan.helper
+            } else {
+                std::ptr::null()
+            },
+            suspends_at: (plan.at != plan.instr_offset).then_some(plan.helper.addr() as u16),
             bytes: if plan.payload {
                 Site::FULL_BYTES
             } else {
