@@ -127,7 +127,7 @@ impl Bytecode {
                 Opcode::RESUME => resumed = true,
                 Opcode::RETURN_GENERATOR | Opcode::YIELD_VALUE => {
                     *marks
-                        .get_mut(next)
+                        .get_mut(next.index())
                         .ok_or(CompileError::BadBytecode("a yield at the end"))? |=
                         LEADER | RESUME_POINT;
                 }
