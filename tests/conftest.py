@@ -72,3 +72,38 @@ def run_python():
 def run_snippet():
     """run_snippet(code, tier="baseline", ...): what the code prints; fails unless it ends well."""
     return _run_snippet
+
+
+# Each program prints what it saw. In the compiled run, `check` sees to it that the named functions ran compiled, `resumed` that their generators did.
+HEAD = """
+import sys, gc, weakref, threading, warnings, functools, traceback
+compiled_run = {compiled}
+def check(*functions):
+    if compiled_run:
+        import hotstamp
+        for function in functions:
+            assert hotstamp.is_compiled(function), function
+def resumed(function, times=1):
+    if compiled_run:
+        import hotstamp
+        assert hotstamp.resumptions(function) >= times, (function, hotstamp.resumptions(function))
+"""
+
+
+@pytest.fixture
+def compare(run_python):
+    """compare(program): asserts that it prints the same interpreted and compiled, and returns the lines."""
+
+    def run(program, **options):
+        outcomes = []
+        for tier in None, "baseline":
+            text = HEAD.format(compiled=tier is not None) + textwrap.dedent(program)
+            done = run_python("-c", text, tier=tier, **options)
+            assert done.returncode == 0, f"{tier}: exit status {done.returncode}\n{done.stdout[-3000:]}{done.stderr[-3000:]}"
+            outcomes.append((done.stdout, done.stderr))
+        assert outcomes[1] == outcomes[0]
+        lines = outcomes[0][0].splitlines()
+        assert lines, "a program that prints nothing compares nothing"
+        return lines
+
+    return run

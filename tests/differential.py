@@ -6,6 +6,7 @@ compares also asks whether the compiled one really ran compiled: `Twins.check` d
 
 import dis
 import gc
+import inspect
 import os
 import re
 import sys
@@ -17,9 +18,12 @@ os.environ.setdefault("HOTSTAMP_TIER", "baseline")
 import hotstamp  # noqa: E402
 
 # Counters that grow when compiled code gives control back. The others say why something was not compiled, which `is_compiled` tells of.
-LEAVING = ("tracing_enabled", "foreign_evaluator", "invalidated", "unsupported_opcode", "native_stack_low", "no_resume_point")
+LEAVING = ("tracing_enabled", "foreign_evaluator", "invalidated", "unsupported_opcode", "native_stack_low", "no_resume_point", "generator_interpreted")
 
 FILE = "<differential>"
+
+# Flags of code whose calls make a generator, a coroutine or an async generator.
+RESUMED = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 
 
 def enable():
@@ -122,15 +126,34 @@ def namespace(source, interpreted):
     return names
 
 
+def run_to_end(result, log):
+    """Runs what a generator or coroutine function made to its end, sending values, and logs what it yields. Gives what it returned."""
+    if isinstance(result, types.AsyncGeneratorType):
+        result = collect(result)
+    if not isinstance(result, (types.GeneratorType, types.CoroutineType)):
+        return result
+    sends, sent = isinstance(result, types.GeneratorType), None
+    try:
+        while True:
+            log.append(("yielded", describe(result.send(sent))))
+            sent = len(log) if sends else None
+    except StopIteration as stop:
+        return "ended", stop.value
+
+
+async def collect(values):
+    return [value async for value in values]
+
+
 def observe(call, arguments, log):
-    """Calls, and describes result or exception, the arguments afterwards, what was logged, and whether references were left over or lost."""
+    """Calls (and runs to its end what can be resumed), and describes result or exception, the arguments afterwards, what was logged, and whether references were left over or lost."""
     values = list(arguments)
     gc.collect()
     before = [sys.getrefcount(value) for value in values]
     log.clear()
     result = error = None
     try:
-        result = call(*arguments)
+        result = run_to_end(call(*arguments), log)
     except BaseException as raised:
         error = raised
     seen = ("returned", describe(result)) if error is None else ("raised", describe(error))
@@ -172,10 +195,12 @@ class Twins:
         runs = {}
         for name, names in ("interpreted", self.interpreted), ("compiled", self.compiled):
             arguments = eval(compile(f"({text.strip()},)" if text.strip() else "()", "<arguments>", "eval"), names)
-            exits = hotstamp.stats()["exits"]
+            exits, resumed = hotstamp.stats()["exits"], hotstamp.resumptions(names["f"])
             runs[name] = observe(names["f"], arguments, names["log"])
             left = {reason: count - exits[reason] for reason, count in hotstamp.stats()["exits"].items() if reason in LEAVING and count != exits[reason]}
             assert not left, f"f({text}) left compiled code: {left}"
+            resumed = hotstamp.resumptions(names["f"]) - resumed
+            assert bool(resumed) == (name == "compiled" and bool(names["f"].__code__.co_flags & RESUMED)), f"f({text}): {resumed} resumptions"
             del arguments
         assert hotstamp.is_compiled(self.compiled["f"]), f"f was not compiled: {hotstamp.stats()['exits']}"
         assert not hotstamp.is_compiled(self.interpreted["f"])

@@ -68,6 +68,7 @@ pub struct Bytecode {
 const LEADER: u8 = 1;
 const HANDLER: u8 = 2;
 const LINE: u8 = 4;
+const RESUME_POINT: u8 = 8;
 
 impl Bytecode {
     /// Decodes a code object.
@@ -124,6 +125,12 @@ impl Bytecode {
             match opcode {
                 Opcode::MAKE_CELL | Opcode::COPY_FREE_VARS if !resumed => makes_cells_first = true,
                 Opcode::RESUME => resumed = true,
+                Opcode::RETURN_GENERATOR | Opcode::YIELD_VALUE => {
+                    *marks
+                        .get_mut(next.index())
+                        .ok_or(CompileError::BadBytecode("a yield at the end"))? |=
+                        LEADER | RESUME_POINT;
+                }
                 _ => {}
             }
             instructions.push(instruction);
@@ -172,6 +179,11 @@ impl Bytecode {
         self.marks
             .get(offset as usize)
             .is_some_and(|mark| mark & LEADER != 0)
+    }
+
+    /// Whether a suspended generator goes on here: behind RETURN_GENERATOR and YIELD_VALUE.
+    pub fn is_resume_point(&self, offset: u32) -> bool {
+        self.marks[offset as usize] & RESUME_POINT != 0
     }
 
     /// Whether an exception handler begins here.

@@ -3,16 +3,16 @@
 //! Templates (`templates/`) are methods of `Compiler`, one `emit_<opcode>` each. The driver decodes, keeps the virtual stack right at block
 //! boundaries, places sites, and assembles cold code behind the function's end.
 
-use hotstamp_layout::ffi::{self, PyCodeObject, PyObject};
+use hotstamp_layout::ffi::{PyCodeObject, PyObject};
 use hotstamp_layout::opcode::Opcode;
 use hotstamp_layout::refs;
 use hotstamp_runtime::code_data::{CodeData, HandlerEntry};
 use hotstamp_runtime::exits::ExitReason;
-use hotstamp_runtime::helpers;
 use hotstamp_runtime::resume::table::{Place, TableBuilder};
 use hotstamp_runtime::site::{
     CodePtr, Payload, SITE_HAS_PAYLOAD, SITE_NEXT_BEGINS_LINE, SITE_PUSHES_NULL, Site,
 };
+use hotstamp_runtime::{generators, helpers};
 
 use crate::bytecode::{Bytecode, Instruction};
 use crate::error::CompileError;
@@ -24,6 +24,8 @@ use crate::vstack::{Entry, VirtualStack};
 #[derive(Debug)]
 pub(crate) struct SitePlan {
     target: CodePtr,
+    /// The instruction that the site belongs to.
+    at: u32,
     instr_offset: u32,
     helper: *const (),
     stack_words: u16,
@@ -50,17 +52,24 @@ pub(crate) enum Cold {
         back: Label,
         site: SiteRef,
     },
-    /// The eval breaker is set: poll, then go on at `back`.
+    /// The eval breaker is set: poll through `stub`, then go on at `back`.
     Poll {
         from: Label,
         back: Label,
         site: SiteRef,
+        stub: CodePtr,
     },
     /// A back edge became hot: ask for optimized code, or go on at `back`.
     Hot {
         from: Label,
         back: Label,
         site: SiteRef,
+    },
+    /// What a receiver of SEND returned goes to its slot, and control to the instruction's target.
+    Returned {
+        from: Label,
+        slot: Mem,
+        target: Label,
     },
     /// Call the site's stub, then go on at `back`.
     Call {
@@ -79,6 +88,8 @@ pub struct Output {
     pub handlers: Vec<HandlerEntry>,
     /// The resume table.
     pub resume: Vec<u8>,
+    /// Where suspended generators go on, by bytecode offset.
+    pub resume_points: Vec<HandlerEntry>,
     pub(crate) sites: Vec<SitePlan>,
     pub(crate) site_bytes: u32,
     /// Instructions that the bytecode has.
@@ -102,6 +113,9 @@ pub struct Compiler<'a, M> {
     handlers: Vec<HandlerEntry>,
     resume: TableBuilder,
     stressed: bool,
+    pub(crate) resume_points: Vec<HandlerEntry>,
+    /// Whether calls make a generator, coroutine or async generator.
+    pub(crate) is_generator: bool,
     reachable: bool,
 }
 
@@ -128,6 +142,8 @@ impl<'a, M: MacroAssembler> Compiler<'a, M> {
         }
         // SAFETY: a live code object.
         let nlocalsplus = unsafe { refs::nlocalsplus(code) } as u32;
+        // SAFETY: as above.
+        let is_generator = unsafe { generators::makes_generator(code) };
         Compiler {
             m,
             stubs,
@@ -143,6 +159,8 @@ impl<'a, M: MacroAssembler> Compiler<'a, M> {
             handlers: Vec::new(),
             resume: TableBuilder::default(),
             stressed: false,
+            resume_points: Vec::new(),
+            is_generator,
             reachable: true,
         }
     }
@@ -180,6 +198,7 @@ impl<'a, M: MacroAssembler> Compiler<'a, M> {
             code: self.m.finish()?,
             handlers: self.handlers,
             resume: self.resume.finish(),
+            resume_points: self.resume_points,
             sites: self.sites,
             site_bytes: self.site_bytes,
             instructions: self.bytecode.instructions.len(),
@@ -188,7 +207,8 @@ impl<'a, M: MacroAssembler> Compiler<'a, M> {
 
     fn emit_prologue(&mut self) {
         self.m.body_enter();
-        let stub = if self.bytecode.makes_cells_first {
+        // What a generator's first RESUME polls is polled when it is first resumed.
+        let stub = if self.bytecode.makes_cells_first || self.is_generator {
             self.stubs.enter_before_cells
         } else {
             self.stubs.enter
@@ -215,6 +235,9 @@ impl<'a, M: MacroAssembler> Compiler<'a, M> {
                 offset: instruction.start,
                 code_offset: self.m.position() as u32,
             });
+        }
+        if self.reachable && self.bytecode.is_resume_point(instruction.start) {
+            self.enter_at_resume_point(instruction.start);
         }
         self.m.bind(label);
         Ok(())
@@ -253,8 +276,19 @@ impl<'a, M: MacroAssembler> Compiler<'a, M> {
         self.m.jump_near(stub);
     }
 
+    /// A suspended generator enters the body here, as if it were called; nothing falls through from the instruction that suspended it.
+    fn enter_at_resume_point(&mut self, offset: u32) {
+        self.resume_points.push(HandlerEntry {
+            offset,
+            code_offset: self.m.position() as u32,
+        });
+        self.m.body_enter();
+        let stub = self.stubs.resume;
+        self.m.call_near(stub);
+    }
+
     /// Records the stack depth with which control reaches an offset; all paths must agree.
-    fn join(&mut self, offset: usize) -> Result<(), CompileError> {
+    pub(crate) fn join(&mut self, offset: usize) -> Result<(), CompileError> {
         let depth = self.stack.depth() as i16;
         match self.depths[offset] {
             UNKNOWN => self.depths[offset] = depth,
@@ -301,6 +335,7 @@ impl<'a, M: MacroAssembler> Compiler<'a, M> {
         let begins_line = self.bytecode.begins_line(self.at.next);
         self.sites.push(SitePlan {
             target,
+            at: self.at.offset,
             instr_offset: self.at.offset,
             helper,
             stack_words: frame_words as u16,
@@ -323,6 +358,16 @@ impl<'a, M: MacroAssembler> Compiler<'a, M> {
         if let Some(plan) = self.sites.last_mut() {
             debug_assert_eq!(plan.byte_offset, site.byte_offset);
             plan.words[index] = value;
+        }
+    }
+
+    /// Makes the site planned last say what a frame holds that is suspended there: `instr_ptr` behind the instruction, and the generator's state.
+    pub(crate) fn mark_suspends(&mut self, site: SiteRef, state: u32) {
+        let next = self.at.next;
+        if let Some(plan) = self.sites.last_mut() {
+            debug_assert_eq!(plan.byte_offset, site.byte_offset);
+            plan.instr_offset = next;
+            plan.oparg = state;
         }
     }
 
@@ -430,10 +475,14 @@ impl<'a, M: MacroAssembler> Compiler<'a, M> {
                     self.m.call_near(stub);
                     self.m.jump(back);
                 }
-                Cold::Poll { from, back, site } => {
+                Cold::Poll {
+                    from,
+                    back,
+                    site,
+                    stub,
+                } => {
                     self.m.bind(from);
                     self.load_site(site);
-                    let stub = self.stubs.poll;
                     self.m.call_near(stub);
                     self.m.jump(back);
                 }
@@ -443,6 +492,11 @@ impl<'a, M: MacroAssembler> Compiler<'a, M> {
                     let stub = self.stubs.hot_loop;
                     self.m.call_near(stub);
                     self.m.jump(back);
+                }
+                Cold::Returned { from, slot, target } => {
+                    self.m.bind(from);
+                    self.m.store(slot, Reg::Acc);
+                    self.m.jump(target);
                 }
                 Cold::Call { from, back, site } => {
                     self.m.bind(from);
@@ -465,6 +519,8 @@ pub struct SiteInfo {
     pub target: CodePtr,
     /// The helper behind the stub, or null.
     pub helper: *const (),
+    /// The number of the resume point, for an instruction that suspends.
+    pub suspends_at: Option<u16>,
     /// Size of the site.
     pub bytes: usize,
 }
@@ -474,9 +530,14 @@ impl Output {
     pub fn sites(&self) -> impl Iterator<Item = SiteInfo> {
         self.sites.iter().map(|plan| SiteInfo {
             byte_offset: plan.byte_offset,
-            instruction: plan.instr_offset,
+            instruction: plan.at,
             target: plan.target,
-            helper: plan.helper,
+            helper: if plan.at == plan.instr_offset {
+                plan.helper
+            } else {
+                std::ptr::null()
+            },
+            suspends_at: (plan.at != plan.instr_offset).then_some(plan.helper.addr() as u16),
             bytes: if plan.payload {
                 Site::FULL_BYTES
             } else {
@@ -520,10 +581,7 @@ impl Output {
 /// `code` is a code object.
 pub unsafe fn check_supported(code: *mut PyCodeObject) -> Result<(), CompileError> {
     // SAFETY: see above.
-    let (flags, frame_words) = unsafe { ((*code).co_flags as u32, (*code).co_framesize as usize) };
-    if flags & (ffi::CO_GENERATOR | ffi::CO_COROUTINE | ffi::CO_ASYNC_GENERATOR) != 0 {
-        return Err(CompileError::Generator);
-    }
+    let frame_words = unsafe { (*code).co_framesize as usize };
     if frame_words > usize::from(u16::MAX) {
         return Err(CompileError::TooLarge);
     }

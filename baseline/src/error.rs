@@ -9,9 +9,6 @@ use crate::masm::AssembleError;
 /// See the module. Each maps to the reason that statistics show.
 #[derive(Debug, thiserror::Error)]
 pub enum CompileError {
-    /// Generators, coroutines and async generators.
-    #[error("generators and coroutines stay interpreted")]
-    Generator,
     /// More instructions, locals or stack than the tables carry.
     #[error("the function is too large to be stamped")]
     TooLarge,
@@ -33,7 +30,6 @@ impl CompileError {
     /// The reason under which the refusal is counted.
     pub fn reason(&self) -> ExitReason {
         match self {
-            CompileError::Generator => ExitReason::Generator,
             CompileError::TooLarge | CompileError::Assemble(_) => ExitReason::TooLarge,
             CompileError::BadBytecode(_) | CompileError::Decode(_) => ExitReason::BadBytecode,
             CompileError::Memory(_) => ExitReason::CodeCapReached,

@@ -64,6 +64,7 @@ pub fn start() -> Result<(), BaselineError> {
             enter_at: stubs.enter_at,
             c_entry: stubs.c_entry,
             optimized_entry: stubs.optimized_entry,
+            throw_into: stubs.throw_into,
         })?;
     }
     Ok(())
@@ -160,8 +161,11 @@ unsafe fn install(
 ) -> Result<*mut CodeData, CompileError> {
     // SAFETY: as `stamp`; the block is owned by the registry from here on.
     unsafe {
+        // A module's code made into a function has its globals as locals: the entry sees to that, and compiled callers do not.
+        let flags = (*code).co_flags as u32;
         let simple = (*code).co_kwonlyargcount == 0
-            && (*code).co_flags as u32 & (ffi::CO_VARARGS | ffi::CO_VARKEYWORDS) == 0;
+            && flags & (ffi::CO_VARARGS | ffi::CO_VARKEYWORDS) == 0
+            && flags & ffi::CO_OPTIMIZED != 0;
         let data = CodeData::allocate(
             NewCode {
                 code,
@@ -197,6 +201,7 @@ unsafe fn install(
             Ok(at) => {
                 debug_assert_eq!(at, address);
                 CodeData::set_code(data, address, stub, bytes.len());
+                CodeData::set_resume_points(data, &output.resume_points);
                 Ok(data)
             }
             Err(error) => {

@@ -7,6 +7,7 @@ use std::alloc::Layout;
 
 use hotstamp_layout::ffi::{_Py_CODEUNIT, PyCodeObject, PyObject};
 
+use crate::generators::{ResumePoint, ResumeTable};
 use crate::site::CodePtr;
 
 /// Where a compiled exception handler begins.
@@ -61,6 +62,8 @@ pub struct CodeData {
     pub handler_count: u32,
     /// Compiled exception handlers, by offset.
     pub handlers: *const HandlerEntry,
+    /// Where suspended generators of this code go on; null if calls make none.
+    pub resume_table: *mut ResumeTable,
     /// Start of the baseline body.
     pub baseline: CodePtr,
     /// Entry for optimized callers: a C function `(frame, data, tstate) -> bits` with a body's contract.
@@ -79,6 +82,8 @@ pub struct CodeData {
     pub site_bytes: u32,
     /// Calls that entered through the stub, for hotness.
     pub calls: u64,
+    /// Resumptions of generators that entered this code.
+    pub resumptions: u64,
 }
 
 /// No keyword-only arguments, no `*args`, no `**kwargs`: a call with exactly `argcount` positional arguments needs no binding.
@@ -146,6 +151,7 @@ impl CodeData {
                 heat: crate::optimize::hotness::threshold(),
                 handler_count: handler_count as u32,
                 handlers: handlers.cast(),
+                resume_table: std::ptr::null_mut(),
                 baseline: CodePtr(std::ptr::null()),
                 c_entry: new.c_entry,
                 optimized: CodePtr(std::ptr::null()),
@@ -155,9 +161,43 @@ impl CodeData {
                 metadata_bytes: metadata_bytes as u32,
                 site_bytes: site_bytes as u32,
                 calls: 0,
+                resumptions: 0,
             });
         }
         data
+    }
+
+    /// Sets where generators go on. Offsets are those of the instructions behind RETURN_GENERATOR and YIELD_VALUE; their code must be set already.
+    ///
+    /// # Safety
+    /// `data` came from `allocate`, and this was not called for it before.
+    pub unsafe fn set_resume_points(data: *mut CodeData, points: &[HandlerEntry]) {
+        if points.is_empty() {
+            return;
+        }
+        // SAFETY: see above; offsets lie inside of the code.
+        unsafe {
+            let points: Vec<ResumePoint> = points
+                .iter()
+                .map(|point| ResumePoint {
+                    instr: (*data).code_start.add(point.offset as usize),
+                    address: CodePtr((*data).baseline.0.add(point.code_offset as usize)),
+                })
+                .collect();
+            (*data).metadata_bytes += size_of_val(points.as_slice()) as u32;
+            (*data).resume_table = ResumeTable::allocate(data, points);
+        }
+    }
+
+    /// The machine code in which a frame that is suspended at `instr` goes on.
+    pub fn resume_address(&self, instr: *mut _Py_CODEUNIT) -> Option<CodePtr> {
+        if self.resume_table.is_null() {
+            return None;
+        }
+        // SAFETY: the table lives as long as this block.
+        let points = unsafe { (*self.resume_table).points() };
+        let point = points.iter().find(|point| point.instr == instr)?;
+        Some(point.address)
     }
 
     fn layout(site_bytes: usize) -> Layout {
@@ -186,6 +226,7 @@ impl CodeData {
     /// # Safety
     /// `data` came from `allocate`, no frame runs its code, and nothing refers to it any more.
     pub unsafe fn free(data: *mut CodeData) {
+        crate::generators::forget(data);
         // SAFETY: see above; sizes as in `allocate`.
         unsafe {
             crate::optimize::policy::forget(data);
@@ -203,6 +244,9 @@ impl CodeData {
                 (*data).resume_bytes as usize,
             );
             drop(Box::from_raw(resume));
+            if !(*data).resume_table.is_null() {
+                ResumeTable::release((*data).resume_table);
+            }
             let layout = Self::layout((*data).site_bytes as usize);
             std::alloc::dealloc(data.cast(), layout);
         }

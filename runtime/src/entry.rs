@@ -6,6 +6,7 @@ use hotstamp_layout::refs::StackRef;
 use crate::bind::BindError;
 use crate::code_data::{CodeData, SIMPLE_ARGUMENTS};
 use crate::exits::{self, ExitReason};
+use crate::site::CodePtr;
 use crate::{Frame, bind, frame_stack, hooks, registry};
 
 /// Machine code that enters a body: `(frame, tstate, entry, data) -> StackRef bits or 0`.
@@ -69,6 +70,10 @@ pub unsafe extern "C" fn vectorcall_entry(
                 BindError::Raised => std::ptr::null_mut(),
             };
         }
+        if (*(*data).code).co_flags as u32 & ffi::CO_OPTIMIZED == 0 {
+            // The code of a module made into a function: names are its globals'.
+            (*frame).f_locals = hotstamp_layout::refs::new_ref((*func).func_globals);
+        }
         (*data).calls += 1;
         enter(tstate, frame, data)
     }
@@ -83,14 +88,9 @@ pub(crate) unsafe fn enter(
     frame: *mut Frame,
     data: *mut CodeData,
 ) -> *mut PyObject {
-    // SAFETY: a `CodeData` exists only after the compiler was registered; its trampoline has this signature.
+    // SAFETY: passed on; the body's result is owned.
     unsafe {
-        let Some(compiler) = registry::compiler() else {
-            return std::ptr::null_mut();
-        };
-        let trampoline = std::mem::transmute::<*const u8, Trampoline>(compiler.trampoline.0);
-        (*frame).previous = (*tstate).current_frame;
-        let bits = trampoline(frame, tstate, (*data).entry.0, data);
+        let bits = enter_at(tstate, frame, data, (*data).entry);
         if bits == 0 {
             std::ptr::null_mut()
         } else {
@@ -103,6 +103,37 @@ pub(crate) unsafe fn enter(
 pub fn evaluator_cell() -> *const usize {
     // SAFETY: an address inside of the interpreter's state, which is static.
     unsafe { (&raw const (*ffi::PyInterpreterState_Main()).eval_frame).cast() }
+}
+
+/// As `enter`, at any machine code of `data` that is entered as a body is. The result is `StackRef` bits, or 0 with an exception set.
+///
+/// # Safety
+/// As `enter`; the frame is in the state that the code at `address` expects.
+#[inline(always)]
+pub(crate) unsafe fn enter_at(
+    tstate: *mut PyThreadState,
+    frame: *mut Frame,
+    data: *mut CodeData,
+    address: CodePtr,
+) -> usize {
+    // SAFETY: a `CodeData` exists only after the compiler was registered; its trampoline has this signature.
+    unsafe {
+        let Some(compiler) = registry::compiler() else {
+            return 0;
+        };
+        let trampoline = std::mem::transmute::<*const u8, Trampoline>(compiler.trampoline.0);
+        (*frame).previous = (*tstate).current_frame;
+        trampoline(frame, tstate, address.0, data)
+    }
+}
+
+/// Whether an exception can be raised in a generator by compiled code: what the prologue of a body checks, and cannot do with an exception set.
+///
+/// # Safety
+/// `tstate` is the attached thread state.
+pub(crate) unsafe fn has_room_to_throw(tstate: *mut PyThreadState) -> bool {
+    // SAFETY: plain fields of the thread state.
+    unsafe { (*tstate).py_recursion_remaining > 0 && !native_stack_low(tstate) }
 }
 
 /// Whether somebody installed another evaluator (PEP 523).

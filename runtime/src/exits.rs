@@ -37,8 +37,6 @@ reasons! {
     Invalidated = "invalidated",
     /// The opcode has no template yet.
     UnsupportedOpcode = "unsupported_opcode",
-    /// Refused: a generator, coroutine or async generator.
-    Generator = "generator",
     /// Refused: the function is larger than the tables carry.
     TooLarge = "too_large",
     /// Refused: the bytecode is not what the decoder expects (written by hand, or damaged).
@@ -55,6 +53,8 @@ reasons! {
     NativeStackLow = "native_stack_low",
     /// Optimized code left at an instruction that baseline code does not have.
     NoResumePoint = "no_resume_point",
+    /// A generator that was to be resumed by us went on in the interpreter until its next yield: it was never stamped, or something prevents running compiled code now.
+    GeneratorInterpreted = "generator_interpreted",
 }
 
 /// Counts one exit or refusal.

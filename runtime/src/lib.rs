@@ -9,6 +9,7 @@ pub mod code_memory;
 pub mod entry;
 pub mod exits;
 pub mod frame_stack;
+pub mod generators;
 pub mod helpers;
 pub mod hooks;
 pub mod leave;

@@ -29,6 +29,8 @@ pub struct Compiler {
     pub c_entry: CodePtr,
     /// `CodeData::entry` of functions with optimized code.
     pub optimized_entry: CodePtr,
+    /// Entered as a body is, with a generator's frame: raises the exception that is set where the frame is suspended.
+    pub throw_into: CodePtr,
 }
 
 static COMPILER: OnceCell<Compiler> = OnceCell::new();
@@ -101,13 +103,32 @@ unsafe fn versions(code: *mut PyCodeObject) -> *mut Versions {
 /// # Safety
 /// `func` is a Python function; GIL held.
 pub unsafe fn existing(func: *mut PyFunctionObject) -> *mut CodeData {
-    // SAFETY: the pointers come from the function; `Versions` lives as long as the code object.
+    // SAFETY: the pointers come from the function.
     unsafe {
-        let all = versions((*func).func_code.cast());
+        existing_for(
+            (*func).func_code.cast(),
+            (*func).func_globals,
+            (*func).func_builtins,
+        )
+    }
+}
+
+/// As `existing`, for a code object that runs with these globals and builtins.
+///
+/// # Safety
+/// `code` is a code object; GIL held.
+pub unsafe fn existing_for(
+    code: *mut PyCodeObject,
+    globals: *mut PyObject,
+    builtins: *mut PyObject,
+) -> *mut CodeData {
+    // SAFETY: `Versions` lives as long as the code object.
+    unsafe {
+        let all = versions(code);
         if all.is_null() {
             return std::ptr::null_mut();
         }
-        find(&*all, (*func).func_globals, (*func).func_builtins)
+        find(&*all, globals, builtins)
     }
 }
 

@@ -21,9 +21,16 @@ pub struct Continuation {
     pub result: usize,
 }
 
+/// An instruction raised.
+pub const RAISED_HERE: usize = 0;
+/// The exception goes on: no traceback entry.
+pub const RERAISED: usize = 1;
+/// The exception was thrown into a suspended generator: its handlers are those of the instruction that suspended it, which stands in front of `instr_ptr`.
+pub const THROWN: usize = 2;
+
 /// Handles the exception that is set, for an instruction of `frame`.
 ///
-/// `site` is the instruction that raised; if null, `frame.instr_ptr` is. `reraised` skips the traceback entry.
+/// `site` is the instruction that raised; if null, `frame.instr_ptr` is. `how` is [`RAISED_HERE`], [`RERAISED`] or [`THROWN`].
 /// The operand stack below `frame.stackpointer` holds what the instruction left.
 ///
 /// # Safety
@@ -33,20 +40,21 @@ pub unsafe extern "C" fn handle_exception(
     tstate: *mut PyThreadState,
     data: *mut CodeData,
     site: *mut Site,
-    reraised: usize,
+    how: usize,
     out: *mut Continuation,
 ) {
     // SAFETY: the frame is the running one and `data` belongs to its code; all pointers are valid by the contract above.
     unsafe {
         let code = (*data).code;
-        let instr = if site.is_null() {
+        let instr = if how == THROWN {
+            (*frame).instr_ptr.sub(1)
+        } else if site.is_null() {
             (*frame).instr_ptr
         } else {
             (*site).instr
         };
-        if reraised == 0 {
-            let incomplete =
-                (*frame).instr_ptr < (*data).code_start.add((*code)._co_firsttraceable as usize);
+        if how != RERAISED {
+            let incomplete = refs::frame_is_incomplete(frame);
             if !incomplete {
                 // Without memory for the frame object a MemoryError is set in its place.
                 let object = frame_stack::frame_object(frame);
@@ -54,7 +62,9 @@ pub unsafe extern "C" fn handle_exception(
                     ffi::PyTraceBack_Here(object);
                 }
             }
-            ffi::_PyEval_MonitorRaise(tstate, frame, instr);
+            if how == RAISED_HERE {
+                ffi::_PyEval_MonitorRaise(tstate, frame, instr);
+            }
         }
         let offset = instr.offset_from((*data).code_start) as u32;
         let table = (*code).co_exceptiontable;

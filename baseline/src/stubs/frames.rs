@@ -12,15 +12,15 @@ use crate::masm::{Alu, Cond, MacroAssembler, Reg};
 
 impl<M: MacroAssembler> Builder<M> {
     pub(super) fn enter(&mut self) {
-        self.prologue(true);
+        self.prologue(true, true);
     }
 
     pub(super) fn enter_before_cells(&mut self) {
-        self.prologue(false);
+        self.prologue(false, true);
     }
 
-    /// The frame's creator has set `previous`. The order is the interpreter's: recursion first, then events.
-    fn prologue(&mut self, poll: bool) {
+    /// The frame's creator has set `previous`. The order is the interpreter's: recursion first, then events. A call counts for the function's hotness.
+    pub(super) fn prologue(&mut self, poll: bool, call: bool) {
         let m = &mut self.masm;
         let slow = m.new_label();
         m.store(tstate(offset_of!(PyThreadState, current_frame)), Reg::Frame);
@@ -44,18 +44,20 @@ impl<M: MacroAssembler> Builder<M> {
             m.branch_cmp_mem(Cond::Ne, Reg::T0, Reg::T1.at(0), slow);
         }
         m.branch_mem32_imm(Cond::Ne, Reg::Data.at(offset_of!(CodeData, leave)), 0, slow);
-        let hot = m.new_label();
-        m.dec32_mem_branch_zero(Reg::Data.at(offset_of!(CodeData, heat)), hot);
-        m.ret();
+        if call {
+            let hot = m.new_label();
+            m.dec32_mem_branch_zero(Reg::Data.at(offset_of!(CodeData, heat)), hot);
+            m.ret();
 
-        m.bind(hot);
-        m.mov_imm(Reg::A3, 0);
-        m.stub_enter();
-        m.mov(Reg::A0, Reg::Frame);
-        m.mov(Reg::A1, Reg::Tstate);
-        m.mov(Reg::A2, Reg::Data);
-        m.call_c(hotness::hot_call as *const ());
-        m.stub_exit();
+            m.bind(hot);
+            m.mov_imm(Reg::A3, 0);
+            m.stub_enter();
+            m.mov(Reg::A0, Reg::Frame);
+            m.mov(Reg::A1, Reg::Tstate);
+            m.mov(Reg::A2, Reg::Data);
+            m.call_c(hotness::hot_call as *const ());
+            m.stub_exit();
+        }
         m.ret();
 
         m.bind(slow);

@@ -6,6 +6,7 @@
 mod attributes;
 mod calls;
 mod frames;
+mod generators;
 mod operators;
 
 use std::mem::offset_of;
@@ -97,6 +98,18 @@ stub_table! {
     poll,
     /// A back edge whose function became hot: asks for optimized code and goes on in it, or returns. `A3` is the JUMP_BACKWARD's site.
     hot_loop,
+    /// As `poll`, where pending events have to wait: looks for observers only.
+    poll_observers,
+    /// A suspended generator enters the body: as `enter` without the poll, which its RESUME does.
+    resume,
+    /// Entered as a body is, with a suspended generator's frame: raises the exception that is set.
+    throw_into,
+    /// RETURN_GENERATOR: makes the generator of the frame and returns it. `A3` is the site.
+    return_generator,
+    /// YIELD_VALUE: suspends the generator and returns `Acc` from the body. `A3` is the site.
+    yield_value,
+    /// As `return_value`, for the frame of a generator.
+    return_from_generator,
     /// Leaves to the interpreter at the site's instruction; `A2` is the reason.
     leave_at,
     /// From the trampoline into the middle of a body: `A4` is the machine code to go on at, `A5` what `Acc` holds there.
@@ -187,6 +200,12 @@ stub_table! {
     iterate_tuple,
     /// Inline cache; see `CacheStubs`.
     iterate_range,
+    /// Inline cache; see `CacheStubs`.
+    iterate_generator,
+    /// SEND: enters a compiled generator, or calls the helper.
+    send,
+    /// Behind each SEND: the result in `Acc`, and in `A1` 1 if the receiver returned it, 0 if it yielded it.
+    send_finish,
 }
 
 /// Where the stubs begin that polymorphic ones go on at, with A4 set.
@@ -280,6 +299,8 @@ impl Stubs {
             iterate_list: self.iterate_list,
             iterate_tuple: self.iterate_tuple,
             iterate_range: self.iterate_range,
+            iterate_generator: self.iterate_generator,
+            send: self.send,
         }
     }
 }
@@ -343,6 +364,7 @@ impl<M: MacroAssembler> Builder<M> {
         m.mov(Reg::A1, Reg::Tstate);
         m.mov(Reg::A2, Reg::Data);
         m.call_c(entry::leave_after_poll as *const ());
+        m.mov_imm(Reg::A1, generators::ASK_STATE as u64);
         m.body_return();
     }
 
@@ -385,6 +407,7 @@ impl<M: MacroAssembler> Builder<M> {
         m.branch_cmp_imm(Cond::Eq, Reg::T1, 0, returns);
         m.jump_reg(Reg::T1);
         m.bind(returns);
+        m.mov_imm(Reg::A1, generators::ASK_STATE as u64);
         m.body_return();
     }
 
@@ -655,6 +678,7 @@ impl<M: MacroAssembler> Builder<M> {
         m.mov(Reg::A0, Reg::Frame);
         m.mov(Reg::A1, Reg::Tstate);
         m.call_c(exits::leave_to_interpreter as *const ());
+        m.mov_imm(Reg::A1, generators::ASK_STATE as u64);
         m.body_return();
     }
 }

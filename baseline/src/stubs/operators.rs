@@ -20,6 +20,8 @@ const OB_SIZE: usize = offset_of!(ffi::PyVarObject, ob_size);
 
 /// `lv_tag` of ints with at most one digit is below this.
 const COMPACT_LIMIT: i32 = 2 << ffi::_PyLong_NON_SIZE_BITS;
+/// `lv_tag` of ints with at most two digits is below this.
+const TWO_DIGITS_LIMIT: i32 = 3 << ffi::_PyLong_NON_SIZE_BITS;
 /// Bit of `lv_tag` that negative ints have (the sign is 0, 1 for zero, or 2).
 const NEGATIVE: u32 = ffi::SIGN_NEGATIVE;
 
@@ -30,6 +32,13 @@ fn freelist(field: usize) -> u64 {
     let lists = offset_of!(ffi::PyInterpreterState, object_state)
         + offset_of!(ffi::_py_object_state, freelists);
     (interp + lists + field) as u64
+}
+
+/// An int operand with two digits, whose value is put together out of line.
+struct TwoDigits {
+    from: Label,
+    back: Label,
+    value: Reg,
 }
 
 impl<M: MacroAssembler> Builder<M> {
@@ -49,12 +58,40 @@ impl<M: MacroAssembler> Builder<M> {
         m.bind(positive);
     }
 
-    /// T0, T1 = the small ints in `Acc` and A1; else to `miss`. Uses T2, T4.
-    fn two_small_ints(&mut self, miss: Label) {
+    /// T0, T1 = the ints in `Acc` and A1, if both are exact ints of at most two digits (60 bits); else to `miss`. Uses T2, T3, T4. What it returns has to be given to
+    /// `finish_two_digits` where control does not come by.
+    fn two_short_ints(&mut self, miss: Label) -> [TwoDigits; 2] {
         self.masm
             .mov_imm(Reg::T4, (&raw const ffi::PyLong_Type) as u64);
-        self.small_int(Reg::Acc, Reg::T0, Reg::T2, miss);
-        self.small_int(Reg::A1, Reg::T1, Reg::T2, miss);
+        [(Reg::Acc, Reg::T0), (Reg::A1, Reg::T1)].map(|(source, value)| {
+            let m = &mut self.masm;
+            let (from, back, positive) = (m.new_label(), m.new_label(), m.new_label());
+            m.mov(value, source);
+            m.alu_imm(Alu::And, value, !BORROWED);
+            m.branch_cmp_mem(Cond::Ne, Reg::T4, value.at(OB_TYPE), miss);
+            m.load(Reg::T2, value.at(LV_TAG));
+            m.branch_cmp_imm(Cond::AboveEq, Reg::T2, COMPACT_LIMIT, from);
+            m.load32(value, value.at(OB_DIGIT));
+            m.bind(back);
+            m.branch_bits_clear(Reg::T2, NEGATIVE, positive);
+            m.neg(value);
+            m.bind(positive);
+            TwoDigits { from, back, value }
+        })
+    }
+
+    /// The part of `two_short_ints` for ints that have two digits.
+    fn finish_two_digits(&mut self, ints: [TwoDigits; 2], miss: Label) {
+        let m = &mut self.masm;
+        for TwoDigits { from, back, value } in ints {
+            m.bind(from);
+            m.branch_cmp_imm(Cond::AboveEq, Reg::T2, TWO_DIGITS_LIMIT, miss);
+            m.load32(Reg::T3, value.at(OB_DIGIT + size_of::<ffi::digit>()));
+            m.shift_imm(Shift::Left, Reg::T3, ffi::PyLong_SHIFT as u8);
+            m.load32(value, value.at(OB_DIGIT));
+            m.alu(Alu::Or, value, Reg::T3);
+            m.jump(back);
+        }
     }
 
     /// T1 = a new `StackRef` of the int in T0. Keeps Acc, A1; uses all temporaries and A2. Inside no `stub_enter`.
@@ -129,12 +166,13 @@ impl<M: MacroAssembler> Builder<M> {
 
     fn int_binary(&mut self, operation: impl FnOnce(&mut M, Label)) {
         let miss = self.masm.new_label();
-        self.two_small_ints(miss);
+        let ints = self.two_short_ints(miss);
         operation(&mut self.masm, miss);
         self.box_int();
         self.jump_to_close_both();
         self.masm.bind(miss);
         self.register_call(true, false);
+        self.finish_two_digits(ints, miss);
     }
 
     pub(super) fn int_add(&mut self) {
@@ -252,10 +290,11 @@ impl<M: MacroAssembler> Builder<M> {
 
     fn int_compare(&mut self, cond: Cond) {
         let miss = self.masm.new_label();
-        self.two_small_ints(miss);
+        let ints = self.two_short_ints(miss);
         self.comparison(|m, holds| m.branch_cmp(cond, Reg::T0, Reg::T1, holds));
         self.masm.bind(miss);
         self.register_call(true, false);
+        self.finish_two_digits(ints, miss);
     }
 
     fn float_compare(&mut self, cond: Cond) {

@@ -2,8 +2,9 @@
 
 use std::mem::offset_of;
 
-use hotstamp_layout::ffi::PyThreadState;
+use hotstamp_layout::ffi::{self, PyThreadState};
 use hotstamp_runtime::code_data::CodeData;
+use hotstamp_runtime::site::CodePtr;
 
 use crate::compiler::{Cold, Compiler, SiteRef};
 use crate::error::CompileError;
@@ -12,9 +13,12 @@ use crate::stubs::tstate;
 use crate::vstack::Entry;
 
 impl<M: MacroAssembler> Compiler<'_, M> {
-    /// `RESUME`: the prologue has polled, unless cells were made first.
-    pub(crate) fn emit_resume(&mut self) -> Result<(), CompileError> {
-        if self.bytecode.makes_cells_first {
+    /// `RESUME`: the prologue has polled, unless cells were made first. A generator polls here; behind `await` and `yield from` pending events wait, and only observers
+    /// are looked for.
+    pub(crate) fn emit_resume(&mut self, oparg: u32) -> Result<(), CompileError> {
+        if oparg & ffi::RESUME_OPARG_LOCATION_MASK >= ffi::RESUME_AFTER_YIELD_FROM {
+            self.emit_poll_through(self.stubs.poll_observers);
+        } else if self.bytecode.makes_cells_first || self.is_generator {
             self.emit_poll();
         }
         Ok(())
@@ -22,7 +26,12 @@ impl<M: MacroAssembler> Compiler<'_, M> {
 
     /// Looks at the eval breaker; all of the operand stack is in memory.
     fn emit_poll(&mut self) -> SiteRef {
-        let site = self.plan_site(self.stubs.poll, std::ptr::null(), self.stack.depth(), false);
+        self.emit_poll_through(self.stubs.poll)
+    }
+
+    /// As `emit_poll`; what is pending goes through `stub`.
+    fn emit_poll_through(&mut self, stub: CodePtr) -> SiteRef {
+        let site = self.plan_site(stub, std::ptr::null(), self.stack.depth(), false);
         let (from, back) = (self.m.new_label(), self.m.new_label());
         self.m
             .load(Reg::T0, tstate(offset_of!(PyThreadState, eval_breaker)));
@@ -31,7 +40,12 @@ impl<M: MacroAssembler> Compiler<'_, M> {
         self.m
             .branch_cmp_mem(Cond::Ne, Reg::T0, Reg::T1.at(0), from);
         self.m.bind(back);
-        self.cold.push(Cold::Poll { from, back, site });
+        self.cold.push(Cold::Poll {
+            from,
+            back,
+            site,
+            stub,
+        });
         site
     }
 
@@ -108,9 +122,13 @@ impl<M: MacroAssembler> Compiler<'_, M> {
         let depth = self.stack.depth() - 1;
         let entry = self.stack.take();
         self.stack.materialize(&mut self.m, entry, depth, Reg::Acc);
-        let site = self.plan_site(self.stubs.return_value, std::ptr::null(), 0, false);
+        let stub = if self.is_generator {
+            self.stubs.return_from_generator
+        } else {
+            self.stubs.return_value
+        };
+        let site = self.plan_site(stub, std::ptr::null(), 0, false);
         self.load_site(site);
-        let stub = self.stubs.return_value;
         self.m.jump_near(stub);
         self.end_block();
         Ok(())

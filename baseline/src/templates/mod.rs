@@ -5,6 +5,7 @@
 mod attributes;
 mod calls;
 mod control;
+mod generators;
 mod iteration;
 mod locals;
 mod operators;
@@ -23,7 +24,7 @@ impl<M: MacroAssembler> Compiler<'_, M> {
         let oparg = instruction.oparg;
         match instruction.opcode {
             Opcode::NOP | Opcode::NOT_TAKEN => Ok(()),
-            Opcode::RESUME => self.emit_resume(),
+            Opcode::RESUME => self.emit_resume(oparg),
 
             Opcode::LOAD_FAST => self.emit_load_fast(oparg),
             Opcode::LOAD_FAST_BORROW => self.emit_load_fast_borrow(oparg),
@@ -65,6 +66,11 @@ impl<M: MacroAssembler> Compiler<'_, M> {
             Opcode::FOR_ITER => self.emit_for_iter(),
 
             Opcode::CALL | Opcode::CALL_KW | Opcode::CALL_FUNCTION_EX => self.emit_call(),
+
+            Opcode::RETURN_GENERATOR => self.emit_return_generator(),
+            Opcode::YIELD_VALUE => self.emit_yield_value(oparg),
+            Opcode::SEND => self.emit_send(),
+            Opcode::END_SEND => self.emit_end_send(),
 
             other => self.emit_generic(other),
         }

@@ -6,7 +6,7 @@ use std::fs;
 use crate::templates::FAMILIES;
 
 /// Functions that are no templates: what several templates share. Their code is in the goldens of those.
-const SHARED: &[&str] = &["incref", "poll"];
+const SHARED: &[&str] = &["incref", "poll", "poll_through"];
 
 fn sources() -> Vec<String> {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/templates");

@@ -161,6 +161,9 @@ impl Compiled {
                 let helper = function(site.helper as u64).expect("a helper has a name");
                 write!(text, ", {helper}").unwrap();
             }
+            if let Some(number) = site.suspends_at {
+                write!(text, ", goes on at resume point {number}").unwrap();
+            }
             text.push('\n');
         }
         text

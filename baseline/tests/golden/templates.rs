@@ -72,6 +72,7 @@ families! {
     resume: RESUME {
         "def f(): pass";
         "def f(a): return lambda: a";
+        "def f(a): yield from a";
     }
 
     load_fast: LOAD_FAST {
@@ -169,6 +170,24 @@ families! {
         "def f(): pass";
         "def f(a): return a()";
         "def f(a): return [*a]";
+    }
+
+    return_generator: RETURN_GENERATOR {
+        "def f(): yield";
+        "def f(a):\n    yield a\n    return lambda: a";
+    }
+    yield_value: YIELD_VALUE {
+        "def f(a):\n    yield a";
+        "def f(a):\n    yield 1.5";
+        "def f(a):\n    yield a()";
+        "def f(a, b):\n    return a + (yield b)";
+    }
+    send: SEND {
+        "def f(a): return (yield from a)";
+        "async def f(a): return await a";
+    }
+    end_send: END_SEND {
+        "def f(a): return (yield from a)";
     }
 
     unary_not: UNARY_NOT {

@@ -51,6 +51,21 @@ pub(crate) fn compiled_size(function: &Bound<'_, PyAny>) -> PyResult<u32> {
     }
 }
 
+/// How often generators or coroutines made by a function were resumed in its machine code; 0 if it is not compiled.
+#[pyfunction]
+pub(crate) fn resumptions(function: &Bound<'_, PyAny>) -> PyResult<u64> {
+    let function = function_of(function)?;
+    // SAFETY: as `compiled_size`.
+    unsafe {
+        let data = registry::existing(function);
+        Ok(if data.is_null() {
+            0
+        } else {
+            (*data).resumptions
+        })
+    }
+}
+
 /// Keeps a function interpreted for ever, and all functions made from the same code. Returns it, so that it can be a decorator.
 #[pyfunction]
 pub(crate) fn opt_out<'py>(function: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {

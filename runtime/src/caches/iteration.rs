@@ -1,12 +1,16 @@
-//! FOR_ITER.
+//! FOR_ITER, and what FOR_ITER and SEND remember of the generators that they resume: word 0 of the payload is the `ResumeTable` of the generator's code, word 1 its type.
 
-use hotstamp_layout::ffi::{self, PyThreadState};
+use hotstamp_layout::ffi::{self, PyGenObject, PyObject, PyThreadState};
 use hotstamp_layout::refs::{self, StackRef};
 
 use super::{note_miss, set};
 use crate::Frame;
 use crate::helpers::RAISED;
-use crate::site::Site;
+use crate::helpers::generators::{RETURNED, op_send};
+use crate::helpers::stack::Stack;
+use crate::hooks::generators::{Step, await_step};
+use crate::site::{CodePtr, Site};
+use crate::{entry, generators};
 
 /// `FOR_ITER`. Register helper: `acc` borrows the iterator, which stays on the operand stack. The next value, or null when exhausted.
 ///
@@ -17,32 +21,18 @@ pub unsafe extern "C" fn for_iter(
     _b: StackRef,
     _c: StackRef,
     site: *mut Site,
-    _frame: *mut Frame,
+    frame: *mut Frame,
     tstate: *mut PyThreadState,
 ) -> StackRef {
-    // SAFETY: the operand stack holds the iterator; `tp_iternext` was checked by GET_ITER, and generators' is their own.
+    // SAFETY: the operand stack holds the iterator.
     unsafe {
         let iterator = acc.as_ptr_borrow();
         let ty = refs::type_of(iterator);
-        if let Some(stubs) = super::stubs() {
-            let known = [
-                (&raw const ffi::PyListIter_Type, stubs.iterate_list),
-                (&raw const ffi::PyTupleIter_Type, stubs.iterate_tuple),
-                (&raw const ffi::PyRangeIter_Type, stubs.iterate_range),
-            ];
-            let target = known
-                .iter()
-                .find(|(known, _)| std::ptr::eq(*known, ty))
-                .map(|(_, target)| *target);
-            // The stub that knows the type calls for the end of each loop: no change of mind.
-            if target != Some((*site).target)
-                && note_miss(site, |stubs| stubs.register).is_some()
-                && let Some(target) = target
-            {
-                set(site, target, [0; 4]);
-            }
-        }
+        learn_iterator(site, iterator, tstate);
+        // Somebody may have put anything in place of the iterator (a generator expression's `.0`).
         let Some(next) = (*ty).tp_iternext else {
+            let format = c"'%.100s' object is not an iterator";
+            ffi::PyErr_Format(ffi::PyExc_TypeError, format.as_ptr(), (*ty).tp_name);
             return RAISED;
         };
         let value = next(iterator);
@@ -53,8 +43,120 @@ pub unsafe extern "C" fn for_iter(
             if ffi::PyErr_ExceptionMatches(ffi::PyExc_StopIteration) == 0 {
                 return RAISED;
             }
+            ffi::_PyEval_MonitorRaise(tstate, frame, (*site).instr);
             ffi::PyErr_Clear();
         }
         StackRef::NULL
+    }
+}
+
+/// Points a FOR_ITER site at the stub for an iterator's type, if there is one.
+unsafe fn learn_iterator(site: *mut Site, iterator: *mut PyObject, tstate: *mut PyThreadState) {
+    // SAFETY: the caller gives a live iterator and a site with a payload, GIL held.
+    unsafe {
+        let Some(stubs) = super::stubs() else {
+            return;
+        };
+        let ty = refs::type_of(iterator).cast_const();
+        let known = [
+            (&raw const ffi::PyListIter_Type, stubs.iterate_list),
+            (&raw const ffi::PyTupleIter_Type, stubs.iterate_tuple),
+            (&raw const ffi::PyRangeIter_Type, stubs.iterate_range),
+        ];
+        if let Some((_, target)) = known.iter().find(|(known, _)| std::ptr::eq(*known, ty)) {
+            // The stub that knows the type calls for the end of each loop: no change of mind.
+            if (*site).target != *target && note_miss(site, |stubs| stubs.register).is_some() {
+                set(site, *target, [0; 4]);
+            }
+        } else if note_miss(site, |stubs| stubs.register).is_some()
+            && std::ptr::eq(ty, &raw const ffi::PyGen_Type)
+        {
+            learn_generator(site, iterator.cast(), tstate, stubs.iterate_generator);
+        }
+    }
+}
+
+/// `SEND`: as [`op_send`], after the site learnt the receiver's code.
+///
+/// # Safety
+/// The contract of memory helpers (ARCHITECTURE.md); the site has a payload.
+pub unsafe extern "C" fn send(
+    site: *mut Site,
+    frame: *mut Frame,
+    tstate: *mut PyThreadState,
+) -> isize {
+    // SAFETY: the operands are objects on the frame's stack.
+    unsafe {
+        let stack = Stack::of(frame);
+        let receiver = stack.object(2);
+        if refs::is_exact_generator(receiver) || refs::is_exact_coroutine(receiver) {
+            if let Some(stubs) = note_miss(site, |stubs| stubs.send) {
+                learn_generator(site, receiver.cast(), tstate, stubs.send);
+            }
+        } else if stack.peek(1).is_none()
+            && let Some(step) = await_step(receiver)
+        {
+            stack.pop_close();
+            return match step {
+                Step::Awaits(object) => stack.push_new(object),
+                Step::Gives(value) if !entry::stale(tstate) => {
+                    stack.push(StackRef::from_steal(value));
+                    RETURNED
+                }
+                // Somebody watches since: they are told of the StopIteration.
+                Step::Gives(value) => {
+                    ffi::_PyGen_SetStopIterationValue(value);
+                    refs::decref(value);
+                    finished_by_exception(site, frame, tstate)
+                }
+                Step::Raised => finished_by_exception(site, frame, tstate),
+            };
+        }
+        op_send(site, frame, tstate)
+    }
+}
+
+/// The receiver of SEND raised: StopIteration gives the value that it returned.
+unsafe fn finished_by_exception(
+    site: *mut Site,
+    frame: *mut Frame,
+    tstate: *mut PyThreadState,
+) -> isize {
+    // SAFETY: an exception is set; the value that was sent is off the operand stack.
+    unsafe {
+        if ffi::PyErr_ExceptionMatches(ffi::PyExc_StopIteration) == 0 {
+            return -1;
+        }
+        ffi::_PyEval_MonitorRaise(tstate, frame, (*site).instr);
+        let mut value = std::ptr::null_mut();
+        if ffi::_PyGen_FetchStopIterationValue(&raw mut value) < 0 {
+            return -1;
+        }
+        Stack::of(frame).push(StackRef::from_steal(value));
+        RETURNED
+    }
+}
+
+/// Makes a site remember the compiled code of a generator that it is about to resume, if there is some.
+///
+/// # Safety
+/// The generator is a live generator or coroutine; the site has a payload; GIL held.
+pub(crate) unsafe fn learn_generator(
+    site: *mut Site,
+    generator: *mut PyGenObject,
+    tstate: *mut PyThreadState,
+    target: CodePtr,
+) {
+    // SAFETY: see above.
+    unsafe {
+        if !generators::may_resume(tstate) || !generators::is_resumable((*generator).gi_frame_state)
+        {
+            return;
+        }
+        let table = generators::table_for_site(generator);
+        if !table.is_null() {
+            let ty = refs::type_of(generator.cast());
+            set(site, target, [table as u64, ty as u64, 0, 0]);
+        }
     }
 }

@@ -124,6 +124,10 @@ cache_stubs! {
     iterate_tuple,
     /// FOR_ITER over a range.
     iterate_range,
+    /// FOR_ITER over a generator whose code is compiled; payload word 0 is its `ResumeTable`, word 1 its type.
+    iterate_generator,
+    /// SEND: to a generator or coroutine whose code is compiled, as `iterate_generator`; to anything else through the helper.
+    send,
 }
 
 /// A site that changed its mind this often stays with its plain stub.

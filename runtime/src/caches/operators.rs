@@ -67,6 +67,16 @@ pub unsafe extern "C" fn binary_op(
     }
 }
 
+/// Whether an object is an int of at most two digits, which the arithmetic stubs take.
+unsafe fn is_short_int(object: *mut PyObject) -> bool {
+    // SAFETY: a live object; the tag holds the number of digits above its lowest bits.
+    unsafe {
+        refs::is_exact_long(object)
+            && (*object.cast::<ffi::PyLongObject>()).long_value.lv_tag
+                < 3 << ffi::_PyLong_NON_SIZE_BITS
+    }
+}
+
 unsafe fn binary_stub(
     stubs: &CacheStubs,
     oparg: u32,
@@ -75,7 +85,7 @@ unsafe fn binary_stub(
 ) -> Option<CodePtr> {
     // SAFETY: live objects.
     unsafe {
-        if is_small_int(left) && is_small_int(right) {
+        if is_short_int(left) && is_short_int(right) {
             return match oparg {
                 ffi::NB_ADD | ffi::NB_INPLACE_ADD => Some(stubs.int_add),
                 ffi::NB_SUBTRACT | ffi::NB_INPLACE_SUBTRACT => Some(stubs.int_sub),
@@ -140,7 +150,7 @@ pub unsafe extern "C" fn compare_op(
             ];
             note_kinds(site, left, right);
             let words = [0, 0, 0, (*Site::payload(site)).words[3]];
-            if is_small_int(left) && is_small_int(right) {
+            if is_short_int(left) && is_short_int(right) {
                 set(site, ints[operation], words);
             } else if refs::is_exact_float(left) && refs::is_exact_float(right) {
                 set(site, floats[operation], words);

@@ -5,8 +5,8 @@ use hotstamp_layout::refs::{self, StackRef};
 
 use super::operands::Identifier;
 use super::stack::Stack;
-use crate::Frame;
 use crate::site::Site;
+use crate::{Frame, hooks};
 
 static BUILD_CLASS: Identifier = Identifier::new(c"__build_class__");
 
@@ -54,7 +54,10 @@ pub unsafe extern "C" fn op_make_function(
         if function.is_null() {
             return -1;
         }
-        ffi::_PyFunction_SetVersion(function.cast(), (*code.cast::<PyCodeObject>()).co_version);
+        // A function whose code is stamped has no version, and its call needs not find that out.
+        if !hooks::functions::adopt(function.cast()) {
+            ffi::_PyFunction_SetVersion(function.cast(), (*code.cast::<PyCodeObject>()).co_version);
+        }
         stack.push(StackRef::from_steal(function));
         0
     }

@@ -26,7 +26,15 @@ pub unsafe extern "C" fn op_get_awaitable(
     // SAFETY: the operand is an object on the frame's stack, which holds it until the iterator is there.
     unsafe {
         let stack = Stack::of(frame);
-        let iterator = ffi::_PyEval_GetAwaitable(stack.object(1), (*site).oparg as i32);
+        let object = stack.object(1);
+        // A coroutine is its own iterator, unless it is in the middle of an `await`: then somebody else awaits it.
+        if refs::is_exact_coroutine(object)
+            && i32::from((*object.cast::<PyGenObject>()).gi_frame_state)
+                != ffi::FRAME_SUSPENDED_YIELD_FROM
+        {
+            return 0;
+        }
+        let iterator = ffi::_PyEval_GetAwaitable(object, (*site).oparg as i32);
         stack.pop_close();
         stack.push_new(iterator)
     }

@@ -283,6 +283,25 @@ pub unsafe extern "C" fn lazy_entry(
     }
 }
 
+/// Gives a function that has just been made, and has no version yet, the entry of its code if that is stamped already.
+///
+/// # Safety
+/// `func` is a Python function that nobody else knows yet; GIL held.
+pub(crate) unsafe fn adopt(func: *mut PyFunctionObject) -> bool {
+    // SAFETY: see above.
+    unsafe {
+        if !same((*func).vectorcall, Some(lazy_entry)) || (*func).func_version != VERSION_UNSET {
+            return false;
+        }
+        let data = registry::existing(func);
+        if data.is_null() {
+            return false;
+        }
+        (*func).vectorcall = std::mem::transmute::<*const u8, ffi::vectorcallfunc>((*data).stub.0);
+        true
+    }
+}
+
 /// Hands one function back if its entry is ours: it was opted out.
 ///
 /// # Safety

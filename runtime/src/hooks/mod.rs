@@ -1,13 +1,14 @@
 //! How hotstamp hooks into a stock CPython, and how it lets go again.
 //!
 //! `functions.rs` puts our entry into Python functions, `tracing.rs` hands them all back while somebody watches the program run, `bodies.rs` catches the code that
-//! never is a function call: modules, classes and `exec`, `forks.rs` hides the compiler thread from `os.fork`. `swap.rs` is how built-in functions are replaced without their identity changing.
+//! never is a function call: modules, classes and `exec`, `forks.rs` hides the compiler thread from `os.fork`. `generators.rs` catches the resumption of generators. `swap.rs` is how built-in functions are replaced without their identity changing.
 //!
 //! All of it belongs to the main interpreter and happens under the GIL.
 
 pub mod bodies;
 mod forks;
 pub mod functions;
+pub mod generators;
 mod swap;
 pub mod tracing;
 
@@ -47,6 +48,7 @@ pub unsafe fn enable() -> Result<(), HookError> {
         tracing::install();
         bodies::install();
         forks::install();
+        generators::install();
         ENABLED.store(true, Ordering::Relaxed);
         tracing::start();
     }
@@ -66,6 +68,7 @@ pub unsafe fn disable() {
     unsafe {
         tracing::stop();
         forks::remove();
+        generators::remove();
         bodies::remove();
         tracing::remove();
         functions::remove();

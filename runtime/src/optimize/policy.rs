@@ -151,6 +151,11 @@ unsafe extern "C" fn hot_call(
 unsafe extern "C" fn hot_loop(frame: *mut Frame, _tstate: *mut PyThreadState, data: *mut CodeData, head: u32) -> *const u8 {
     // SAFETY: `data` is live, GIL held; the frame is the running one.
     unsafe {
+        // A generator's frame is resumed in the middle, which optimized code cannot.
+        let plain = i64::from((*frame).owner) == i64::from(ffi::FRAME_OWNED_BY_THREAD);
+        if !plain {
+            return std::ptr::null();
+        }
         if (*frame).frame_obj.is_null() {
             let find = || state().as_ref().filter(|state| state.settings.on_stack_replacement).and_then(|state| state.installed.get(data, head)).and_then(|artifact| (*artifact).code());
             if find().is_none() {

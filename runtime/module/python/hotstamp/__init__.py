@@ -20,6 +20,7 @@ __all__ = [
     "is_compiled",
     "is_enabled",
     "opt_out",
+    "resumptions",
     "stats",
     "tier",
 ]
@@ -55,6 +56,7 @@ from ._hotstamp import (  # noqa: E402
     is_compiled,
     is_enabled,
     opt_out,
+    resumptions,
     stats,
     tier,
 )
