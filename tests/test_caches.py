@@ -1,6 +1,5 @@
 """What inline caches must notice: each program fills a cache, breaks what it rests on, and looks again. Interpreted against compiled."""
 
-from test_frames import compare  # noqa: F401
 
 # Calls a function often enough that its caches are filled.
 WARM = """

@@ -1,6 +1,5 @@
 """Each reason to give control back to the interpreter, or not to compile, made to happen: counted under its name, and with the interpreter's result."""
 
-from test_frames import compare  # noqa: F401
 
 COUNT = """
 import hotstamp
