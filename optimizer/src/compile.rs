@@ -37,34 +37,53 @@ pub fn compile(bytes: &[u8]) -> Result<Artifact, Refusal> {
     if bytes.starts_with(ir_job::PREFIX) {
         return ir_job::compile(bytes);
     }
-    let job: Job = postcard::from_bytes(bytes).map_err(|error| Refusal::Defect(format!("the job does not decode: {error}")))?;
+    let job: Job = postcard::from_bytes(bytes)
+        .map_err(|error| Refusal::Defect(format!("the job does not decode: {error}")))?;
     let built = build::build(&job).map_err(|error| Refusal::Unsupported(error.to_string()))?;
-    let mut metadata = Metadata { anchors: built.anchors, inlined: built.inlined, hir_instructions: built.graph.insts.len() as u32, ..Metadata::default() };
+    let mut metadata = Metadata {
+        anchors: built.anchors,
+        inlined: built.inlined,
+        hir_instructions: built.graph.insts.len() as u32,
+        ..Metadata::default()
+    };
     if job.options.dump_hir {
-        metadata.dumps.push(("hir".to_owned(), built.graph.to_string()));
+        metadata
+            .dumps
+            .push(("hir".to_owned(), built.graph.to_string()));
     }
     if cfg!(debug_assertions) || job.options.verify {
-        verify::verify(&built.graph).map_err(|error| Refusal::Defect(format!("{error}\n{}", built.graph)))?;
+        verify::verify(&built.graph)
+            .map_err(|error| Refusal::Defect(format!("{error}\n{}", built.graph)))?;
     }
     let backend = Backend::new(OptimizationLevel::Default)?;
     let context = Context::create();
     let module = context.create_module("hotstamp");
     backend.prepare(&module);
-    let (plans, max_values) = lower::lower(&context, &module, &built.graph, &job).map_err(|error| Refusal::Defect(format!("{error}\n{}", built.graph)))?;
+    let (plans, max_values) = lower::lower(&context, &module, &built.graph, &job)
+        .map_err(|error| Refusal::Defect(format!("{error}\n{}", built.graph)))?;
     metadata.plans = plans;
     metadata.max_values = max_values as u32;
     if job.options.verify {
         backend.verify(&module)?;
     }
-    let passes = if job.options.pipeline.is_empty() { llvm::DEFAULT_PASSES } else { &job.options.pipeline };
+    let passes = if job.options.pipeline.is_empty() {
+        llvm::DEFAULT_PASSES
+    } else {
+        &job.options.pipeline
+    };
     backend.optimize(&module, passes)?;
     if job.options.dump_llvm {
-        metadata.dumps.push(("llvm".to_owned(), llvm::ir_text(&module)));
+        metadata
+            .dumps
+            .push(("llvm".to_owned(), llvm::ir_text(&module)));
     }
     if job.options.dump_asm {
-        metadata.dumps.push(("asm".to_owned(), backend.assembly(&module)?));
+        metadata
+            .dumps
+            .push(("asm".to_owned(), backend.assembly(&module)?));
     }
     let object = backend.object(&module)?;
-    let metadata = postcard::to_allocvec(&metadata).map_err(|error| Refusal::Defect(error.to_string()))?;
+    let metadata =
+        postcard::to_allocvec(&metadata).map_err(|error| Refusal::Defect(error.to_string()))?;
     Ok(Artifact { object, metadata })
 }

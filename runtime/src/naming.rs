@@ -26,4 +26,3 @@ pub unsafe fn qualified_name(code: *mut PyCodeObject) -> String {
         )
     }
 }
-

@@ -51,8 +51,15 @@ impl Builder<'_> {
         let top = self.state.stack.len();
         let (left, right) = (self.state.stack[top - 2], self.state.stack[top - 1]);
         let (mut a, mut b) = (self.unboxed_type(left), self.unboxed_type(right));
-        let class = |entry: Entry| self.reference(entry).and_then(|value| self.state.facts.class.get(&value).copied());
-        let other = |ty: Option<Type>, entry: Entry, wanted: u64| ty.is_none() && class(entry).is_none_or(|class| class == wanted) && self.known(entry).is_none();
+        let class = |entry: Entry| {
+            self.reference(entry)
+                .and_then(|value| self.state.facts.class.get(&value).copied())
+        };
+        let other = |ty: Option<Type>, entry: Entry, wanted: u64| {
+            ty.is_none()
+                && class(entry).is_none_or(|class| class == wanted)
+                && self.known(entry).is_none()
+        };
         match seen {
             Seen::Ints => {
                 if other(a, left, self.job.process.int_type) {
@@ -85,8 +92,11 @@ impl Builder<'_> {
         let (a, b) = self.operand_types(&seen);
         let int = |ty| matches!(ty, Some(Type::Int | Type::Bool));
         match (a, b) {
-            (Some(Type::Float), Some(Type::Float | Type::Int)) | (Some(Type::Int), Some(Type::Float)) => self.float_binary(kind),
-            _ if int(a) && int(b) && kind != Binary::Other && !self.failed() => self.int_binary(kind),
+            (Some(Type::Float), Some(Type::Float | Type::Int))
+            | (Some(Type::Int), Some(Type::Float)) => self.float_binary(kind),
+            _ if int(a) && int(b) && kind != Binary::Other && !self.failed() => {
+                self.int_binary(kind)
+            }
             _ if seen == Seen::Nothing => self.never_executed(),
             _ if seen == Seen::Numbers => self.number_op(oparg),
             _ => self.general(),
@@ -97,7 +107,10 @@ impl Builder<'_> {
     fn number_op(&mut self, oparg: u32) -> Step<()> {
         let top = self.state.stack.len();
         let (left, right) = (self.state.stack[top - 2], self.state.stack[top - 1]);
-        if [left, right].iter().any(|entry| matches!(entry, Entry::Maybe(..) | Entry::Range(..)) || self.unboxed_type(*entry) == Some(Type::Bool)) {
+        if [left, right].iter().any(|entry| {
+            matches!(entry, Entry::Maybe(..) | Entry::Range(..))
+                || self.unboxed_type(*entry) == Some(Type::Bool)
+        }) {
             return self.general();
         }
         let (a, new_a) = self.as_ref(left);
@@ -167,8 +180,10 @@ impl Builder<'_> {
         let top = self.state.stack.len();
         let (left, right) = (self.state.stack[top - 2], self.state.stack[top - 1]);
         // Operations of bools on bools that give bools again, or what ints rarely do, go the general way.
-        let bools = self.unboxed_type(left) == Some(Type::Bool) && self.unboxed_type(right) == Some(Type::Bool);
-        if bools && matches!(kind, Binary::And | Binary::Or | Binary::Xor) || kind == Binary::Power {
+        let bools = self.unboxed_type(left) == Some(Type::Bool)
+            && self.unboxed_type(right) == Some(Type::Bool);
+        if bools && matches!(kind, Binary::And | Binary::Or | Binary::Xor) || kind == Binary::Power
+        {
             return self.general();
         }
         let (a, b) = (self.as_int(left), self.as_int(right));
@@ -251,7 +266,8 @@ impl Builder<'_> {
         let (a, b) = self.operand_types(&seen);
         let int = |ty| matches!(ty, Some(Type::Int | Type::Bool));
         let result = match (a, b) {
-            (Some(Type::Float), Some(Type::Float | Type::Int)) | (Some(Type::Int), Some(Type::Float)) => {
+            (Some(Type::Float), Some(Type::Float | Type::Int))
+            | (Some(Type::Int), Some(Type::Float)) => {
                 let (x, y) = (self.as_float(left), self.as_float(right));
                 self.emit(Op::FloatCmp(cond), Type::Bool, &[x, y])
             }
@@ -276,7 +292,9 @@ impl Builder<'_> {
             Seen::Nothing => return self.never_executed(),
             _ => return self.general(),
         };
-        let Some(object) = self.reference(container) else { return self.general() };
+        let Some(object) = self.reference(container) else {
+            return self.general();
+        };
         self.guard_class(object, class);
         let place = self.as_int(index);
         let place = self.wrap_index(index, object, place);
@@ -311,11 +329,23 @@ impl Builder<'_> {
     pub(crate) fn store_subscript(&mut self) -> Step<()> {
         self.before();
         let top = self.state.stack.len();
-        let (value, container, index) = (self.state.stack[top - 3], self.state.stack[top - 2], self.state.stack[top - 1]);
+        let (value, container, index) = (
+            self.state.stack[top - 3],
+            self.state.stack[top - 2],
+            self.state.stack[top - 1],
+        );
         let list = self.reference(container).filter(|object| {
-            !self.failed() && self.unboxed_type(index) == Some(Type::Int) && self.state.facts.class.get(object).is_none_or(|class| *class == self.job.process.list_type)
+            !self.failed()
+                && self.unboxed_type(index) == Some(Type::Int)
+                && self
+                    .state
+                    .facts
+                    .class
+                    .get(object)
+                    .is_none_or(|class| *class == self.job.process.list_type)
         });
-        let (Some(object), false) = (list, matches!(value, Entry::Range(..) | Entry::Maybe(..))) else {
+        let (Some(object), false) = (list, matches!(value, Entry::Range(..) | Entry::Maybe(..)))
+        else {
             return self.general();
         };
         self.guard_class(object, self.job.process.list_type);

@@ -9,11 +9,19 @@ impl Builder<'_> {
     /// `LOAD_GLOBAL`: a constant while its cell holds what it held, if that is of use; else what the cell holds.
     pub(crate) fn load_global(&mut self, oparg: u32) -> Step<()> {
         self.before();
-        let (cell, value) = match self.code().site(self.at.offset.0).map(|site| site.seen.clone()) {
+        let (cell, value) = match self
+            .code()
+            .site(self.at.offset.0)
+            .map(|site| site.seen.clone())
+        {
             Some(Seen::Global { cell, value }) if value != 0 => (cell, value),
             _ => return self.never_executed(),
         };
-        let value = if self.failed() { self.emit_guarded(Op::Cell(cell), Type::Ref, &[]) } else { self.guarded_cell(cell, value) };
+        let value = if self.failed() {
+            self.emit_guarded(Op::Cell(cell), Type::Ref, &[])
+        } else {
+            self.guarded_cell(cell, value)
+        };
         self.push(Entry::Lent(value));
         if oparg & 1 != 0 {
             self.push(Entry::Null);
@@ -33,11 +41,21 @@ impl Builder<'_> {
         self.before();
         let method = oparg & 1 != 0;
         let owner = self.state.stack[self.state.stack.len() - 1];
-        let Some(object) = self.reference(owner) else { return self.general() };
+        let Some(object) = self.reference(owner) else {
+            return self.general();
+        };
         match self.seen() {
-            Seen::Attribute(types) if types.len() == 1 => self.load_attribute(object, owner, types[0], method),
-            Seen::Attribute(types) if types.len() > 1 => self.load_polymorphic(object, owner, &types, method),
-            Seen::Module { owner: module, cell, value } if value != 0 => {
+            Seen::Attribute(types) if types.len() == 1 => {
+                self.load_attribute(object, owner, types[0], method)
+            }
+            Seen::Attribute(types) if types.len() > 1 => {
+                self.load_polymorphic(object, owner, &types, method)
+            }
+            Seen::Module {
+                owner: module,
+                cell,
+                value,
+            } if value != 0 => {
                 // The module itself is a constant where its global was.
                 if self.constant_address(owner) != Some(module) {
                     let wanted = self.constant(module);
@@ -108,7 +126,13 @@ impl Builder<'_> {
         }
     }
 
-    fn load_attribute(&mut self, object: Value, owner: Entry, attribute: Attribute, method: bool) -> Step<()> {
+    fn load_attribute(
+        &mut self,
+        object: Value,
+        owner: Entry,
+        attribute: Attribute,
+        method: bool,
+    ) -> Step<()> {
         self.guard_attribute(object, attribute);
         match attribute.place {
             Place::Inline { offset, .. } | Place::Slot { offset } => {
@@ -143,8 +167,18 @@ impl Builder<'_> {
     }
 
     /// One way for each type that was seen; another type leaves.
-    fn load_polymorphic(&mut self, object: Value, owner: Entry, types: &[Attribute], method: bool) -> Step<()> {
-        if method && types.iter().any(|attribute| matches!(attribute.place, Place::Inline { .. } | Place::Slot { .. })) {
+    fn load_polymorphic(
+        &mut self,
+        object: Value,
+        owner: Entry,
+        types: &[Attribute],
+        method: bool,
+    ) -> Step<()> {
+        if method
+            && types.iter().any(|attribute| {
+                matches!(attribute.place, Place::Inline { .. } | Place::Slot { .. })
+            })
+        {
             return self.general();
         }
         if let Some(known) = self.state.facts.version.get(&object).copied()
@@ -160,12 +194,18 @@ impl Builder<'_> {
             self.resume_edge(yes);
             self.state.facts.version.insert(object, attribute.version);
             self.load_attribute(object, owner, *attribute, method)?;
-            edges.push(super::Edge { block: self.block, state: self.state.clone() });
+            edges.push(super::Edge {
+                block: self.block,
+                state: self.state.clone(),
+            });
             self.before = None;
             self.resume_edge(no);
         }
         self.load_attribute(object, owner, last, method)?;
-        edges.push(super::Edge { block: self.block, state: self.state.clone() });
+        edges.push(super::Edge {
+            block: self.block,
+            state: self.state.clone(),
+        });
         self.open = false;
         self.before = None;
         self.join(self.at.next.0, edges)
@@ -174,7 +214,11 @@ impl Builder<'_> {
     /// What a field holds, loaded unless it is known.
     fn field(&mut self, object: Value, offset: u32) -> Entry {
         if let Some(value) = self.state.facts.fields.get(&(object, offset)).copied() {
-            return if self.graph.ty(value) == Type::Ref { Entry::Lent(value) } else { Entry::Unboxed(value) };
+            return if self.graph.ty(value) == Type::Ref {
+                Entry::Lent(value)
+            } else {
+                Entry::Unboxed(value)
+            };
         }
         let value = self.emit_guarded(Op::Field(offset), Type::Ref, &[object]);
         self.state.facts.fields.insert((object, offset), value);
@@ -199,7 +243,12 @@ impl Builder<'_> {
     fn store_polymorphic(&mut self, types: &[Attribute]) -> Step<()> {
         let top = self.state.stack.len();
         let (value, owner) = (self.state.stack[top - 2], self.state.stack[top - 1]);
-        let (Some(object), true) = (self.reference(owner), types.iter().all(|attribute| matches!(attribute.place, Place::Inline { .. } | Place::Slot { .. }))) else {
+        let (Some(object), true) = (
+            self.reference(owner),
+            types.iter().all(|attribute| {
+                matches!(attribute.place, Place::Inline { .. } | Place::Slot { .. })
+            }),
+        ) else {
             return self.general();
         };
         let mut edges = Vec::new();
@@ -210,23 +259,43 @@ impl Builder<'_> {
             self.resume_edge(yes);
             self.state.facts.version.insert(object, attribute.version);
             self.store_attribute(value, owner, *attribute)?;
-            edges.push(super::Edge { block: self.block, state: self.state.clone() });
+            edges.push(super::Edge {
+                block: self.block,
+                state: self.state.clone(),
+            });
             self.before = None;
             self.resume_edge(no);
         }
         self.store_attribute(value, owner, last)?;
-        edges.push(super::Edge { block: self.block, state: self.state.clone() });
+        edges.push(super::Edge {
+            block: self.block,
+            state: self.state.clone(),
+        });
         self.open = false;
         self.before = None;
         self.join(self.at.next.0, edges)
     }
 
     fn store_attribute(&mut self, value: Entry, owner: Entry, attribute: Attribute) -> Step<()> {
-        let (Some(object), false) = (self.reference(owner), matches!(value, Entry::Range(..) | Entry::Maybe(..))) else {
+        let (Some(object), false) = (
+            self.reference(owner),
+            matches!(value, Entry::Range(..) | Entry::Maybe(..)),
+        ) else {
             return self.general();
         };
         let (op, offset) = match attribute.place {
-            Place::Inline { offset, valid, index } => (Op::StoreInline { offset, valid, index }, offset),
+            Place::Inline {
+                offset,
+                valid,
+                index,
+            } => (
+                Op::StoreInline {
+                    offset,
+                    valid,
+                    index,
+                },
+                offset,
+            ),
             Place::Slot { offset } => (Op::StoreSlot(offset), offset),
             _ => return self.general(),
         };
@@ -252,10 +321,13 @@ impl Builder<'_> {
         let owned = self.take_owned(value);
         let old = self.emit(op, Type::Ref, &[object, owned]);
         self.state.facts.fields.retain(|key, _| key.1 != offset);
-        self.state.facts.fields.insert((object, offset), match value {
-            Entry::Unboxed(unboxed) => unboxed,
-            _ => owned,
-        });
+        self.state.facts.fields.insert(
+            (object, offset),
+            match value {
+                Entry::Unboxed(unboxed) => unboxed,
+                _ => owned,
+            },
+        );
         if let Some(known) = known {
             self.copy_facts(known, old);
         }
@@ -266,10 +338,17 @@ impl Builder<'_> {
 
     /// Whether a field is known to hold a float at this point: it was loaded or stored before, and nothing has changed it since.
     fn is_float_field(&self, object: Value, offset: u32) -> bool {
-        let Some(value) = self.state.facts.fields.get(&(object, offset)) else { return false };
+        let Some(value) = self.state.facts.fields.get(&(object, offset)) else {
+            return false;
+        };
         match self.graph.ty(*value) {
             Type::Float => true,
-            Type::Ref => self.state.facts.unboxed.get(value).is_some_and(|unboxed| self.graph.ty(*unboxed) == Type::Float),
+            Type::Ref => self
+                .state
+                .facts
+                .unboxed
+                .get(value)
+                .is_some_and(|unboxed| self.graph.ty(*unboxed) == Type::Float),
             _ => false,
         }
     }

@@ -20,15 +20,22 @@ impl Builder<'_> {
         self.before();
         let count = count as usize;
         let top = self.state.stack.len();
-        let (callable, receiver) = (self.state.stack[top - count - 2], self.state.stack[top - count - 1]);
+        let (callable, receiver) = (
+            self.state.stack[top - count - 2],
+            self.state.stack[top - count - 1],
+        );
         if self.failed() {
             return self.general();
         }
-        let Some(address) = self.constant_address(callable) else { return self.general() };
+        let Some(address) = self.constant_address(callable) else {
+            return self.general();
+        };
         let has_self = receiver != Entry::Null;
         let arguments = count + usize::from(has_self);
         match self.object_kind(address).cloned() {
-            Some(ObjectKind::Function { code: Some(code), .. }) => {
+            Some(ObjectKind::Function {
+                code: Some(code), ..
+            }) => {
                 let callee = &self.job.codes[code as usize];
                 if !callee.simple_arguments || callee.argcount as usize != arguments {
                     return self.general();
@@ -43,7 +50,9 @@ impl Builder<'_> {
                 }
                 self.call_python(address, code, arguments)
             }
-            Some(ObjectKind::RangeClass) if !has_self && (1..=3).contains(&count) => self.make_range(count),
+            Some(ObjectKind::RangeClass) if !has_self && (1..=3).contains(&count) => {
+                self.make_range(count)
+            }
             Some(ObjectKind::Builtin(builtin)) => self.call_builtin(builtin, count, has_self),
             _ => self.general(),
         }
@@ -52,7 +61,9 @@ impl Builder<'_> {
     /// Names an inlined call across attempts.
     fn path_of(&self) -> u64 {
         let parent = self.function().path;
-        parent.wrapping_mul(1_000_003).wrapping_add(u64::from(self.at.offset.0) + 1)
+        parent
+            .wrapping_mul(1_000_003)
+            .wrapping_add(u64::from(self.at.offset.0) + 1)
     }
 
     fn may_inline(&self, code: u32) -> bool {
@@ -63,7 +74,12 @@ impl Builder<'_> {
             && self.functions.len() < INLINE_DEPTH
             && self.graph.insts.len() < INLINE_GRAPH
             && !self.hints.not_inlined.contains(&self.path_of())
-            && self.functions.iter().filter(|function| function.code == code).count() < 2
+            && self
+                .functions
+                .iter()
+                .filter(|function| function.code == code)
+                .count()
+                < 2
     }
 
     /// Moves the arguments into an inlined frame and builds the callee's body here.
@@ -72,8 +88,14 @@ impl Builder<'_> {
         self.own_all();
         let callee = &self.job.codes[code as usize];
         let (nlocalsplus, offset) = (callee.nlocalsplus as usize, self.at.offset.0);
-        let mut locals: Vec<Entry> = self.state.stack.split_off(self.state.stack.len() - arguments);
-        if locals.iter().any(|entry| matches!(entry, Entry::Range(..) | Entry::Maybe(..))) {
+        let mut locals: Vec<Entry> = self
+            .state
+            .stack
+            .split_off(self.state.stack.len() - arguments);
+        if locals
+            .iter()
+            .any(|entry| matches!(entry, Entry::Range(..) | Entry::Maybe(..)))
+        {
             return self.unsupported("an unbound or virtual argument");
         }
         locals.resize(nlocalsplus, Entry::Null);
@@ -96,16 +118,32 @@ impl Builder<'_> {
         let caller = self.function().context;
         let caller_state = self.state.clone();
         let facts = std::mem::take(&mut self.state.facts);
-        let state = State { locals, stack: Vec::new(), facts };
+        let state = State {
+            locals,
+            stack: Vec::new(),
+            facts,
+        };
         let at = self.at;
-        self.enter_function(code, Some((caller, offset, parent.clone())), function, path, 0, state)?;
-        let Some(built) = self.functions.pop() else { return Err(BuildError::BadBytecode.into()) };
+        self.enter_function(
+            code,
+            Some((caller, offset, parent.clone())),
+            function,
+            path,
+            0,
+            state,
+        )?;
+        let Some(built) = self.functions.pop() else {
+            return Err(BuildError::BadBytecode.into());
+        };
         self.at = at;
         let mut edges = Vec::new();
         for (edge, value) in built.returns {
             self.resume_edge(edge);
             self.return_inlined(value, &caller_state, &parent)?;
-            edges.push(super::Edge { block: self.block, state: self.state.clone() });
+            edges.push(super::Edge {
+                block: self.block,
+                state: self.state.clone(),
+            });
         }
         self.before = None;
         if edges.is_empty() {
@@ -117,12 +155,19 @@ impl Builder<'_> {
     }
 
     /// The end of an inlined call on one way: its locals are released, the caller's state comes back with the result on top.
-    fn return_inlined(&mut self, value: Entry, caller: &State, _parent: &Rc<FrameState>) -> Step<()> {
+    fn return_inlined(
+        &mut self,
+        value: Entry,
+        caller: &State,
+        _parent: &Rc<FrameState>,
+    ) -> Step<()> {
         let value = match value {
-            Entry::Borrowed(value) | Entry::Lent(value) => match self.constant_address(Entry::Borrowed(value)) {
-                Some(_) => Entry::Lent(value),
-                None => Entry::Owned(self.take_owned(Entry::Borrowed(value))),
-            },
+            Entry::Borrowed(value) | Entry::Lent(value) => {
+                match self.constant_address(Entry::Borrowed(value)) {
+                    Some(_) => Entry::Lent(value),
+                    None => Entry::Owned(self.take_owned(Entry::Borrowed(value))),
+                }
+            }
             Entry::Range(..) | Entry::Maybe(..) => return self.unsupported("a virtual result"),
             other => other,
         };
@@ -145,7 +190,10 @@ impl Builder<'_> {
     fn call_python(&mut self, function: u64, code: u32, arguments: usize) -> Step<()> {
         let popped = self.at.opcode.popped(self.at.oparg).unwrap_or(0) as usize;
         let top = self.state.stack.len();
-        if self.state.stack[top - popped..].iter().any(|entry| matches!(entry, Entry::Range(..) | Entry::Maybe(..))) {
+        if self.state.stack[top - popped..]
+            .iter()
+            .any(|entry| matches!(entry, Entry::Range(..) | Entry::Maybe(..)))
+        {
             return self.general();
         }
         self.emit_guarded(Op::GuardEvaluator, Type::Void, &[]);
@@ -219,9 +267,14 @@ impl Builder<'_> {
                     _ => {
                         let infinity = self.float(f64::INFINITY);
                         let size = self.emit(Op::FloatAbs, Type::Float, &[x]);
-                        let finite = self.emit(Op::FloatCmp(Cond::Lt), Type::Bool, &[size, infinity]);
+                        let finite =
+                            self.emit(Op::FloatCmp(Cond::Lt), Type::Bool, &[size, infinity]);
                         self.emit_guarded(Op::Guard(Reason::RareCase), Type::Void, &[finite]);
-                        let address = if builtin == Builtin::Sin { self.job.process.sin } else { self.job.process.cos };
+                        let address = if builtin == Builtin::Sin {
+                            self.job.process.sin
+                        } else {
+                            self.job.process.cos
+                        };
                         self.emit(Op::FloatCall(address), Type::Float, &[x])
                     }
                 };
@@ -246,9 +299,13 @@ impl Builder<'_> {
             }
             (Builtin::Len, 1) if !has_self => {
                 let entry = argument(self, 0);
-                let Some(object) = self.reference(entry) else { return self.general() };
+                let Some(object) = self.reference(entry) else {
+                    return self.general();
+                };
                 let known = self.state.facts.class.get(&object).copied();
-                if known != Some(self.job.process.list_type) && known != Some(self.job.process.tuple_type) {
+                if known != Some(self.job.process.list_type)
+                    && known != Some(self.job.process.tuple_type)
+                {
                     return self.general();
                 }
                 let length = self.emit(Op::Length, Type::Int, &[object]);
@@ -264,20 +321,40 @@ impl Builder<'_> {
         let top = self.state.stack.len();
         let arguments: Vec<Entry> = self.state.stack[top - count..].to_vec();
         let code = self.code();
-        let next = self.function().cfg.index.get(&self.at.next.0).map(|index| self.function().cfg.instructions[*index].opcode);
+        let next = self
+            .function()
+            .cfg
+            .index
+            .get(&self.at.next.0)
+            .map(|index| self.function().cfg.instructions[*index].opcode);
         let step = match arguments.get(2) {
             None => Some(1),
             Some(entry) => match self.known(*entry) {
-                Some(hotstamp_job::Known::Int(step)) if step != 0 && step.unsigned_abs() < 1 << 31 => Some(step),
+                Some(hotstamp_job::Known::Int(step))
+                    if step != 0 && step.unsigned_abs() < 1 << 31 =>
+                {
+                    Some(step)
+                }
                 _ => None,
             },
         };
         let _ = code;
-        let ints = arguments.iter().all(|entry| self.unboxed_type(*entry) == Some(Type::Int) || self.unboxed_type(*entry).is_none() && self.known(*entry).is_none());
-        let (Some(step), true, false) = (step, ints && next == Some(hotstamp_layout::opcode::Opcode::GET_ITER), self.hints.real_ranges.contains(&(path, u32::MAX))) else {
+        let ints = arguments.iter().all(|entry| {
+            self.unboxed_type(*entry) == Some(Type::Int)
+                || self.unboxed_type(*entry).is_none() && self.known(*entry).is_none()
+        });
+        let (Some(step), true, false) = (
+            step,
+            ints && next == Some(hotstamp_layout::opcode::Opcode::GET_ITER),
+            self.hints.real_ranges.contains(&(path, u32::MAX)),
+        ) else {
             return self.general();
         };
-        let (start, stop) = if count == 1 { (None, arguments[0]) } else { (Some(arguments[0]), arguments[1]) };
+        let (start, stop) = if count == 1 {
+            (None, arguments[0])
+        } else {
+            (Some(arguments[0]), arguments[1])
+        };
         let start = match start {
             Some(entry) => self.as_int(entry),
             None => self.int(0),
@@ -300,7 +377,11 @@ impl Builder<'_> {
 
     /// How many values a range has: `max(0, ceil((stop - start) / step))`.
     fn range_length(&mut self, start: Value, stop: Value, step: i64) -> Value {
-        let (from, to) = if step > 0 { (start, stop) } else { (stop, start) };
+        let (from, to) = if step > 0 {
+            (start, stop)
+        } else {
+            (stop, start)
+        };
         let zero = self.int(0);
         let minus = self.emit(Op::IntSubWrapping, Type::Int, &[to, from]);
         let distance = if step.unsigned_abs() == 1 {

@@ -42,7 +42,11 @@ impl Cfg {
         for instruction in &mut decoder {
             instructions.push(instruction.map_err(|_| BadBytecode)?);
         }
-        let index: HashMap<u32, usize> = instructions.iter().enumerate().map(|(at, i)| (i.start.0, at)).collect();
+        let index: HashMap<u32, usize> = instructions
+            .iter()
+            .enumerate()
+            .map(|(at, i)| (i.start.0, at))
+            .collect();
         let mut leaders = HashSet::from([entry]);
         for instruction in &instructions {
             if let Some(target) = instruction.taken_target() {
@@ -52,7 +56,13 @@ impl Cfg {
                 leaders.insert(instruction.next.0);
             }
         }
-        let mut cfg = Cfg { instructions, index, order: Vec::new(), leaders, loops: HashMap::new() };
+        let mut cfg = Cfg {
+            instructions,
+            index,
+            order: Vec::new(),
+            leaders,
+            loops: HashMap::new(),
+        };
         cfg.walk(entry, depth)?;
         Ok(cfg)
     }
@@ -61,15 +71,22 @@ impl Cfg {
     pub fn block(&self, start: u32) -> impl Iterator<Item = &Instruction> {
         let from = self.index[&start];
         let mut ended = false;
-        self.instructions[from..].iter().take_while(move |instruction| {
-            let take = !ended && (instruction.start.0 == start || !self.leaders.contains(&instruction.start.0));
-            ended |= instruction.opcode.is_terminator() || instruction.opcode.is_unconditional_jump();
-            take
-        })
+        self.instructions[from..]
+            .iter()
+            .take_while(move |instruction| {
+                let take = !ended
+                    && (instruction.start.0 == start
+                        || !self.leaders.contains(&instruction.start.0));
+                ended |= instruction.opcode.is_terminator()
+                    || instruction.opcode.is_unconditional_jump();
+                take
+            })
     }
 
     fn successors(&self, start: u32) -> Vec<u32> {
-        let Some(last) = self.block(start).last() else { return Vec::new() };
+        let Some(last) = self.block(start).last() else {
+            return Vec::new();
+        };
         let mut next = Vec::new();
         if let Some(target) = last.taken_target() {
             next.push(target.0);
@@ -82,7 +99,8 @@ impl Cfg {
 
     fn walk(&mut self, entry: u32, depth: usize) -> Result<(), BadBytecode> {
         let mut depths = HashMap::from([(entry, depth)]);
-        let (mut post, mut on_stack, mut seen) = (Vec::new(), HashSet::from([entry]), HashSet::from([entry]));
+        let (mut post, mut on_stack, mut seen) =
+            (Vec::new(), HashSet::from([entry]), HashSet::from([entry]));
         let mut back_edges: Vec<(u32, u32)> = Vec::new();
         let mut predecessors: HashMap<u32, Vec<u32>> = HashMap::new();
         let mut work = vec![(entry, self.checked_successors(entry)?, 0)];
@@ -113,11 +131,21 @@ impl Cfg {
                     let there = match instruction.opcode {
                         // Where the iterator is exhausted, it alone is left.
                         Opcode::FOR_ITER => at,
-                        _ => (at as i32 + instruction.opcode.stack_effect(instruction.oparg).ok_or(BadBytecode)?) as usize,
+                        _ => {
+                            (at as i32
+                                + instruction
+                                    .opcode
+                                    .stack_effect(instruction.oparg)
+                                    .ok_or(BadBytecode)?) as usize
+                        }
                     };
                     depths.entry(target.0).or_insert(there);
                 }
-                at = (at as i32 + instruction.opcode.stack_effect(instruction.oparg).ok_or(BadBytecode)?) as usize;
+                at = (at as i32
+                    + instruction
+                        .opcode
+                        .stack_effect(instruction.oparg)
+                        .ok_or(BadBytecode)?) as usize;
                 depths.entry(instruction.next.0).or_insert(at);
             }
         }
@@ -135,7 +163,10 @@ impl Cfg {
                 }
             }
             let depth = depths[&head];
-            let mut found = self.loops.remove(&head).unwrap_or(Loop { locals: HashSet::new(), untouched: depth });
+            let mut found = self.loops.remove(&head).unwrap_or(Loop {
+                locals: HashSet::new(),
+                untouched: depth,
+            });
             for &block in &body {
                 let mut at = depths[&block];
                 for instruction in self.block(block) {

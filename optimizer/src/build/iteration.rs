@@ -19,7 +19,9 @@ impl Builder<'_> {
     pub(crate) fn for_iter(&mut self) -> Step<()> {
         self.before();
         let place = self.state.stack.len() - 1;
-        let Some(exhausted) = self.at.taken_target() else { return self.unsupported("a jump to nowhere") };
+        let Some(exhausted) = self.at.taken_target() else {
+            return self.unsupported("a jump to nowhere");
+        };
         match self.state.stack[place] {
             Entry::Range(next, left, step) => {
                 let zero = self.int(0);
@@ -43,7 +45,9 @@ impl Builder<'_> {
                     Seen::Nothing => return self.never_executed_loop(exhausted.0),
                     _ => return self.for_general(exhausted.0),
                 };
-                let Some(iterator) = self.reference(entry) else { return self.unsupported("an iterator that is none") };
+                let Some(iterator) = self.reference(entry) else {
+                    return self.unsupported("an iterator that is none");
+                };
                 self.guard_class(iterator, class);
                 let item = self.emit(op, Type::Ref, &[iterator]);
                 let null = self.null();
@@ -65,7 +69,9 @@ impl Builder<'_> {
     /// A range iterator object: its words are its state.
     fn for_range_object(&mut self, exhausted: u32) -> Step<()> {
         let entry = self.state.stack[self.state.stack.len() - 1];
-        let Some(iterator) = self.reference(entry) else { return self.unsupported("an iterator that is none") };
+        let Some(iterator) = self.reference(entry) else {
+            return self.unsupported("an iterator that is none");
+        };
         self.guard_class(iterator, self.job.process.range_iterator_type);
         let left = self.emit(Op::RangeWord(2), Type::Int, &[iterator]);
         let zero = self.int(0);
@@ -96,7 +102,16 @@ impl Builder<'_> {
         let (site, helper) = (site.address, self.job.memory_helper(self.at.opcode as u8));
         self.look(1)?;
         let state = self.frame_state(offset);
-        let inst = crate::hir::Inst { op: Op::Helper { site, helper, inputs: 0 }, ty: Type::Int, args: Vec::new(), state: Some(state) };
+        let inst = crate::hir::Inst {
+            op: Op::Helper {
+                site,
+                helper,
+                inputs: 0,
+            },
+            ty: Type::Int,
+            args: Vec::new(),
+            state: Some(state),
+        };
         let result = self.graph.push(self.block, inst);
         self.state.facts.forget_memory();
         let zero = self.int(0);
@@ -106,7 +121,11 @@ impl Builder<'_> {
         self.go_to(exhausted)?;
         self.resume_edge(yes);
         self.before = None;
-        let value = self.emit(Op::HelperOutput(self.state.stack.len() as u32), Type::Ref, &[]);
+        let value = self.emit(
+            Op::HelperOutput(self.state.stack.len() as u32),
+            Type::Ref,
+            &[],
+        );
         self.push(Entry::Owned(value));
         Ok(())
     }

@@ -20,9 +20,17 @@ impl Builder<'_> {
         // Locals that become references here although they were unboxed on some way.
         let mut boxed = Vec::new();
         for slot in 0..locals + depth {
-            let entries: Vec<Entry> = edges.iter().map(|edge| slot_of(&edge.state, slot)).collect();
+            let entries: Vec<Entry> = edges
+                .iter()
+                .map(|edge| slot_of(&edge.state, slot))
+                .collect();
             let kind = self.kind(&entries)?;
-            boxed.push(matches!(kind, Kind::Ref) && entries.iter().any(|entry| matches!(entry, Entry::Unboxed(_) | Entry::Maybe(..))));
+            boxed.push(
+                matches!(kind, Kind::Ref)
+                    && entries
+                        .iter()
+                        .any(|entry| matches!(entry, Entry::Unboxed(_) | Entry::Maybe(..))),
+            );
             kinds.push(kind);
         }
         // Convert at the ends of the ways, then bring them together.
@@ -51,7 +59,10 @@ impl Builder<'_> {
         let mut stale = Vec::new();
         for (slot, kind) in kinds.iter().enumerate() {
             let columns = transpose(&operands[slot]);
-            let phis: Vec<Value> = columns.into_iter().map(|column| self.phi(target, column)).collect();
+            let phis: Vec<Value> = columns
+                .into_iter()
+                .map(|column| self.phi(target, column))
+                .collect();
             let entry = match kind {
                 Kind::Same(entry) => *entry,
                 Kind::Ref => Entry::Owned(phis[0]),
@@ -77,7 +88,15 @@ impl Builder<'_> {
             return args[0];
         }
         let ty = self.graph.ty(args[0]);
-        self.graph.push(block, Inst { op: Op::Phi, ty, args, state: None })
+        self.graph.push(
+            block,
+            Inst {
+                op: Op::Phi,
+                ty,
+                args,
+                state: None,
+            },
+        )
     }
 
     /// What the entries of a slot become where they meet.
@@ -87,7 +106,9 @@ impl Builder<'_> {
             return Ok(Kind::Same(first));
         }
         if let Entry::Range(_, _, step) = first
-            && entries.iter().all(|entry| matches!(entry, Entry::Range(_, _, other) if *other == step))
+            && entries
+                .iter()
+                .all(|entry| matches!(entry, Entry::Range(_, _, other) if *other == step))
         {
             return Ok(Kind::Range(step));
         }
@@ -110,7 +131,9 @@ impl Builder<'_> {
             }
         }
         // Only where one of them is unboxed already: constants alone stay objects.
-        let unboxed = entries.iter().any(|entry| matches!(entry, Entry::Unboxed(_) | Entry::Maybe(..)));
+        let unboxed = entries
+            .iter()
+            .any(|entry| matches!(entry, Entry::Unboxed(_) | Entry::Maybe(..)));
         Ok(match (ty, unboxed) {
             (Some(ty), true) if null && ty != Type::Bool => Kind::Maybe(ty),
             (Some(ty), true) if !null => Kind::Unboxed(ty),
@@ -133,7 +156,11 @@ impl Builder<'_> {
             }
             Kind::Maybe(ty) => match entry {
                 Entry::Null => {
-                    let zero = if ty == Type::Int { self.int(0) } else { self.float(0.0) };
+                    let zero = if ty == Type::Int {
+                        self.int(0)
+                    } else {
+                        self.float(0.0)
+                    };
                     vec![self.bool(false), zero]
                 }
                 Entry::Maybe(flag, value) => vec![flag, value],
@@ -202,7 +229,11 @@ impl Builder<'_> {
         self.before = None;
         let mut wants = Vec::new();
         for slot in 0..locals + depth {
-            let changed = if slot < locals { body.locals.contains(&(slot as u32)) } else { slot - locals >= body.untouched };
+            let changed = if slot < locals {
+                body.locals.contains(&(slot as u32))
+            } else {
+                slot - locals >= body.untouched
+            };
             let entry = slot_of(&self.state, slot);
             wants.push(match entry {
                 // Advances at the head itself.
@@ -243,7 +274,15 @@ impl Builder<'_> {
                 .into_iter()
                 .map(|value| {
                     let ty = self.graph.ty(value);
-                    self.graph.push(target, Inst { op: Op::Phi, ty, args: vec![value], state: None })
+                    self.graph.push(
+                        target,
+                        Inst {
+                            op: Op::Phi,
+                            ty,
+                            args: vec![value],
+                            state: None,
+                        },
+                    )
                 })
                 .collect();
             slots.push(match want {
@@ -263,7 +302,10 @@ impl Builder<'_> {
                 }
             });
         }
-        let header = Header { block: target, slots };
+        let header = Header {
+            block: target,
+            slots,
+        };
         self.function_mut().headers.insert(head, header);
         Ok(())
     }
@@ -303,7 +345,9 @@ impl Builder<'_> {
         let mut learnt = false;
         for (slot, expected) in slots.iter().enumerate() {
             let entry = slot_of(&self.state, slot);
-            let (HeaderSlot::Phi(want, _) | HeaderSlot::Maybe(want, ..)) = expected else { continue };
+            let (HeaderSlot::Phi(want, _) | HeaderSlot::Maybe(want, ..)) = expected else {
+                continue;
+            };
             let arrives = match entry {
                 Entry::Maybe(_, value) => Some(self.graph.ty(value)),
                 _ => self.unboxed_type(entry),
@@ -316,14 +360,21 @@ impl Builder<'_> {
                 Want::MaybeInt => arrives == Some(Type::Int) || entry == Entry::Null,
                 Want::MaybeFloat => arrives == Some(Type::Float) || entry == Entry::Null,
                 // An unboxed value would be boxed each time around: better to unbox what comes from before the loop.
-                Want::Ref => !matches!(entry, Entry::Unboxed(_) | Entry::Maybe(..)) || self.hints.slots.contains_key(&(path, head, slot as u32)) || !may_guess,
+                Want::Ref => {
+                    !matches!(entry, Entry::Unboxed(_) | Entry::Maybe(..))
+                        || self.hints.slots.contains_key(&(path, head, slot as u32))
+                        || !may_guess
+                }
             };
             if fits {
                 continue;
             }
             let known = self.hints.slots.get(&(path, head, slot as u32)).copied();
             let first = self.first_operand(expected);
-            let was_null = matches!(self.graph.inst(first).op, Op::ConstRef(super::stack::NULL_BITS));
+            let was_null = matches!(
+                self.graph.inst(first).op,
+                Op::ConstRef(super::stack::NULL_BITS)
+            );
             let better = match (want, arrives, known) {
                 (Want::Ref, Some(Type::Int), None) if was_null || maybe => Want::MaybeInt,
                 (Want::Ref, Some(Type::Float), None) if was_null || maybe => Want::MaybeFloat,
@@ -344,7 +395,9 @@ impl Builder<'_> {
                 HeaderSlot::Same => Vec::new(),
                 HeaderSlot::Phi(want, _) | HeaderSlot::Maybe(want, ..) => {
                     let values = self.convert(entry, want.kind())?;
-                    if slot < self.state.locals.len() && matches!(entry, Entry::Unboxed(_) | Entry::Maybe(..)) {
+                    if slot < self.state.locals.len()
+                        && matches!(entry, Entry::Unboxed(_) | Entry::Maybe(..))
+                    {
                         let converted = want.entry(&values);
                         set_slot(&mut self.state, slot, converted);
                         self.store_local(slot as u32);
@@ -372,14 +425,19 @@ impl Builder<'_> {
 
     fn first_operand(&self, slot: &HeaderSlot) -> Value {
         let phi = match *slot {
-            HeaderSlot::Phi(_, phi) | HeaderSlot::Maybe(_, phi, _) | HeaderSlot::Range(phi, _) => phi,
+            HeaderSlot::Phi(_, phi) | HeaderSlot::Maybe(_, phi, _) | HeaderSlot::Range(phi, _) => {
+                phi
+            }
             HeaderSlot::Same => return Value(0),
         };
         self.graph.inst(phi).args[0]
     }
 
     fn is_int_constant(&self, value: Value) -> bool {
-        matches!(self.known(Entry::Borrowed(value)), Some(hotstamp_job::Known::Int(_))) || matches!(self.graph.inst(value).op, Op::ConstInt(_))
+        matches!(
+            self.known(Entry::Borrowed(value)),
+            Some(hotstamp_job::Known::Int(_))
+        ) || matches!(self.graph.inst(value).op, Op::ConstInt(_))
     }
 }
 
@@ -433,5 +491,7 @@ fn set_slot(state: &mut State, slot: usize, entry: Entry) {
 /// Rows of columns to columns of rows.
 fn transpose(rows: &[Vec<Value>]) -> Vec<Vec<Value>> {
     let width = rows.first().map_or(0, Vec::len);
-    (0..width).map(|column| rows.iter().map(|row| row[column]).collect()).collect()
+    (0..width)
+        .map(|column| rows.iter().map(|row| row[column]).collect())
+        .collect()
 }

@@ -114,15 +114,20 @@ impl Facts {
 
     /// What both know.
     fn meet(&mut self, other: &Facts) {
-        self.class.retain(|key, value| other.class.get(key) == Some(value));
-        self.unboxed.retain(|key, value| other.unboxed.get(key) == Some(value));
-        self.version.retain(|key, value| other.version.get(key) == Some(value));
-        self.class_objects.retain(|key, value| other.class_objects.get(key) == Some(value));
+        self.class
+            .retain(|key, value| other.class.get(key) == Some(value));
+        self.unboxed
+            .retain(|key, value| other.unboxed.get(key) == Some(value));
+        self.version
+            .retain(|key, value| other.version.get(key) == Some(value));
+        self.class_objects
+            .retain(|key, value| other.class_objects.get(key) == Some(value));
         self.inline.retain(|key| other.inline.contains(key));
         self.keys.retain(|key| other.keys.contains(key));
         self.functions.retain(|key| other.functions.contains(key));
         self.cells.retain(|key| other.cells.contains(key));
-        self.fields.retain(|key, value| other.fields.get(key) == Some(value));
+        self.fields
+            .retain(|key, value| other.fields.get(key) == Some(value));
     }
 }
 
@@ -238,13 +243,21 @@ impl<'j> Builder<'j> {
         known.insert(job.process.none_object, Known::None);
         known.insert(job.process.true_object, Known::Bool(true));
         known.insert(job.process.false_object, Known::Bool(false));
-        let objects = job.objects.iter().map(|object| (object.address, object)).collect();
+        let objects = job
+            .objects
+            .iter()
+            .map(|object| (object.address, object))
+            .collect();
         Builder {
             job,
             hints,
             graph: Graph::default(),
             functions: Vec::new(),
-            state: State { locals: Vec::new(), stack: Vec::new(), facts: Facts::default() },
+            state: State {
+                locals: Vec::new(),
+                stack: Vec::new(),
+                facts: Facts::default(),
+            },
             block: BlockId(0),
             open: true,
             at: NO_INSTRUCTION,
@@ -265,7 +278,11 @@ impl<'j> Builder<'j> {
         }
         self.block = self.graph.new_block();
         // At a loop head of CPython's, the operand stack holds the iterators of the loops around it.
-        let depth = if entry == 0 { 0 } else { depth_at(&code.bytecode, entry).ok_or(BuildError::BadBytecode)? };
+        let depth = if entry == 0 {
+            0
+        } else {
+            depth_at(&code.bytecode, entry).ok_or(BuildError::BadBytecode)?
+        };
         let slots = code.nlocalsplus as usize;
         for index in 0..slots + depth {
             let unbound = entry == 0 && index >= code.parameters as usize;
@@ -286,16 +303,38 @@ impl<'j> Builder<'j> {
             self.resume_edge(edge);
             self.finish_return(value);
         }
-        Ok(Built { graph: self.graph, anchors: self.anchors.into_iter().collect(), inlined: self.inlined.into_iter().collect() })
+        Ok(Built {
+            graph: self.graph,
+            anchors: self.anchors.into_iter().collect(),
+            inlined: self.inlined.into_iter().collect(),
+        })
     }
 
     /// Builds all blocks of a function whose frame is `state`; leaves it on `functions` with its returns.
-    fn enter_function(&mut self, code: u32, parent: Option<(u32, u32, Rc<FrameState>)>, function: u64, path: u64, entry: u32, state: State) -> Step<()> {
+    fn enter_function(
+        &mut self,
+        code: u32,
+        parent: Option<(u32, u32, Rc<FrameState>)>,
+        function: u64,
+        path: u64,
+        entry: u32,
+        state: State,
+    ) -> Step<()> {
         let job: &'j Job = self.job;
         let depth = state.stack.len();
-        let cfg = Rc::new(Cfg::new(&job.codes[code as usize].bytecode, entry, depth).map_err(|_| BuildError::BadBytecode)?);
+        let cfg = Rc::new(
+            Cfg::new(&job.codes[code as usize].bytecode, entry, depth)
+                .map_err(|_| BuildError::BadBytecode)?,
+        );
         let context = self.graph.contexts.len() as u32;
-        self.graph.contexts.push(Context { code, parent: parent.as_ref().map(|(context, offset, _)| (*context, *offset)), function, path });
+        self.graph.contexts.push(Context {
+            code,
+            parent: parent
+                .as_ref()
+                .map(|(context, offset, _)| (*context, *offset)),
+            function,
+            path,
+        });
         let order = cfg.order.clone();
         self.functions.push(Function {
             context,
@@ -307,10 +346,15 @@ impl<'j> Builder<'j> {
             headers: HashMap::new(),
             returns: Vec::new(),
         });
-        let first = Edge { block: self.block, state };
+        let first = Edge {
+            block: self.block,
+            state,
+        };
         self.function_mut().incoming.insert(entry, vec![first]);
         for leader in order {
-            let Some(edges) = self.function_mut().incoming.remove(&leader) else { continue };
+            let Some(edges) = self.function_mut().incoming.remove(&leader) else {
+                continue;
+            };
             if cfg.loops.contains_key(&leader) {
                 self.open_loop(leader, edges)?;
             } else {
@@ -331,7 +375,9 @@ impl<'j> Builder<'j> {
                     result = Err(stop);
                 }
                 if let Err(Stop::Failed(BuildError::Unsupported(what))) = result {
-                    return Err(BuildError::At(what, self.at.opcode.name(), self.at.offset.0).into());
+                    return Err(
+                        BuildError::At(what, self.at.opcode.name(), self.at.offset.0).into(),
+                    );
                 }
                 result?;
                 if !self.open {
@@ -350,7 +396,9 @@ impl<'j> Builder<'j> {
     }
 
     fn function_mut(&mut self) -> &mut Function {
-        self.functions.last_mut().expect("a function is being built")
+        self.functions
+            .last_mut()
+            .expect("a function is being built")
     }
 
     pub(crate) fn code(&self) -> &'j Code {
@@ -376,19 +424,43 @@ impl<'j> Builder<'j> {
 
     pub(crate) fn emit(&mut self, op: Op, ty: Type, args: &[Value]) -> Value {
         debug_assert!(self.open);
-        self.graph.push(self.block, Inst { op, ty, args: args.to_vec(), state: None })
+        self.graph.push(
+            self.block,
+            Inst {
+                op,
+                ty,
+                args: args.to_vec(),
+                state: None,
+            },
+        )
     }
 
     /// Emits what may leave to the instruction it belongs to.
     pub(crate) fn emit_guarded(&mut self, op: Op, ty: Type, args: &[Value]) -> Value {
         let state = Some(self.before());
-        self.graph.push(self.block, Inst { op, ty, args: args.to_vec(), state })
+        self.graph.push(
+            self.block,
+            Inst {
+                op,
+                ty,
+                args: args.to_vec(),
+                state,
+            },
+        )
     }
 
     /// Emits with the frames as they are now.
     pub(crate) fn emit_here(&mut self, op: Op, ty: Type, args: &[Value]) -> Value {
         let state = Some(self.frame_state(self.at.offset.0));
-        self.graph.push(self.block, Inst { op, ty, args: args.to_vec(), state })
+        self.graph.push(
+            self.block,
+            Inst {
+                op,
+                ty,
+                args: args.to_vec(),
+                state,
+            },
+        )
     }
 
     /// The frames before the current instruction.
@@ -435,26 +507,49 @@ impl<'j> Builder<'j> {
         if self.function().headers.contains_key(&offset) {
             return self.close_loop(offset);
         }
-        let edge = Edge { block: self.block, state: self.state.clone() };
-        self.function_mut().incoming.entry(offset).or_default().push(edge);
+        let edge = Edge {
+            block: self.block,
+            state: self.state.clone(),
+        };
+        self.function_mut()
+            .incoming
+            .entry(offset)
+            .or_default()
+            .push(edge);
         Ok(())
     }
 
     /// Branches within an instruction: two open blocks with the same state.
     pub(crate) fn fork(&mut self, condition: Value, odds: u8) -> (Edge, Edge) {
         let (yes, no) = (self.graph.new_block(), self.graph.new_block());
-        self.graph.end(self.block, End::Branch(condition, yes, no, odds));
+        self.graph
+            .end(self.block, End::Branch(condition, yes, no, odds));
         self.open = false;
-        (Edge { block: yes, state: self.state.clone() }, Edge { block: no, state: self.state.clone() })
+        (
+            Edge {
+                block: yes,
+                state: self.state.clone(),
+            },
+            Edge {
+                block: no,
+                state: self.state.clone(),
+            },
+        )
     }
 
     /// Returns from the compiled function.
     fn finish_return(&mut self, value: Entry) {
         let value = self.take_owned(value);
-        let locals: Vec<Value> = self.state.locals.iter().rev().filter_map(|entry| match entry {
-            Entry::Owned(local) => Some(*local),
-            _ => None,
-        }).collect();
+        let locals: Vec<Value> = self
+            .state
+            .locals
+            .iter()
+            .rev()
+            .filter_map(|entry| match entry {
+                Entry::Owned(local) => Some(*local),
+                _ => None,
+            })
+            .collect();
         let state = self.frame_state(self.at.offset.0);
         self.graph.block_mut(self.block).state = Some(state);
         self.graph.end(self.block, End::Return(value, locals));
@@ -474,7 +569,11 @@ fn depth_at(bytecode: &[u8], offset: u32) -> Option<usize> {
             }
             let effect = instruction.opcode.stack_effect(instruction.oparg)?;
             if let Some(target) = instruction.taken_target() {
-                let there = if instruction.opcode == hotstamp_layout::opcode::Opcode::FOR_ITER { at } else { at + effect };
+                let there = if instruction.opcode == hotstamp_layout::opcode::Opcode::FOR_ITER {
+                    at
+                } else {
+                    at + effect
+                };
                 depths.entry(target.0).or_insert(there);
             }
             at += effect;

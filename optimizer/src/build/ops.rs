@@ -193,7 +193,8 @@ impl Builder<'_> {
         // Entries of the operand stack that borrow from the local get references of their own.
         if let Entry::Owned(value) = old {
             for place in 0..self.state.stack.len() {
-                if matches!(self.state.stack[place], Entry::Borrowed(v) | Entry::Lent(v) if v == value) {
+                if matches!(self.state.stack[place], Entry::Borrowed(v) | Entry::Lent(v) if v == value)
+                {
                     let owned = self.take_owned(Entry::Borrowed(value));
                     self.state.stack[place] = Entry::Owned(owned);
                 }
@@ -242,7 +243,9 @@ impl Builder<'_> {
         };
         // The original may be consumed before the copy: it needs its own reference then.
         let copied = match copied {
-            Entry::Lent(value) if matches!(entry, Entry::Owned(_)) => Entry::Owned(self.take_owned(Entry::Lent(value))),
+            Entry::Lent(value) if matches!(entry, Entry::Owned(_)) => {
+                Entry::Owned(self.take_owned(Entry::Lent(value)))
+            }
             other => other,
         };
         self.push(copied);
@@ -251,12 +254,16 @@ impl Builder<'_> {
     // ---- control ----
 
     fn jump(&mut self) -> Step<()> {
-        let Some(target) = self.at.jump_target() else { return self.unsupported("a jump to nowhere") };
+        let Some(target) = self.at.jump_target() else {
+            return self.unsupported("a jump to nowhere");
+        };
         self.go_to(target.0)
     }
 
     fn branch_to(&mut self, condition: Value, when: bool) -> Step<()> {
-        let Some(target) = self.at.taken_target() else { return self.unsupported("a jump to nowhere") };
+        let Some(target) = self.at.taken_target() else {
+            return self.unsupported("a jump to nowhere");
+        };
         let next = self.at.next.0;
         if let Op::ConstBool(known) = self.graph.inst(condition).op {
             return self.go_to(if known == when { target.0 } else { next });
@@ -292,7 +299,10 @@ impl Builder<'_> {
 
     fn return_value(&mut self) {
         let entry = self.pop();
-        let edge = super::Edge { block: self.block, state: self.state.clone() };
+        let edge = super::Edge {
+            block: self.block,
+            state: self.state.clone(),
+        };
         self.open = false;
         self.function_mut().returns.push((edge, entry));
     }
@@ -352,14 +362,20 @@ impl Builder<'_> {
     fn unpack_sequence(&mut self, count: u32) -> Step<()> {
         self.before();
         let entry = self.state.stack[self.state.stack.len() - 1];
-        let (Some(sequence), false) = (self.reference(entry), self.failed()) else { return self.general() };
+        let (Some(sequence), false) = (self.reference(entry), self.failed()) else {
+            return self.general();
+        };
         let items = self.emit_guarded(Op::Items(count), Type::Pointer, &[sequence]);
         self.pop();
         let owned = matches!(entry, Entry::Owned(_));
         for index in (0..count).rev() {
             let item = self.emit(Op::ItemAt(index), Type::Ref, &[items]);
             // A sequence that dies here takes its items along.
-            let entry = if owned { Entry::Owned(self.take_owned(Entry::Lent(item))) } else { Entry::Lent(item) };
+            let entry = if owned {
+                Entry::Owned(self.take_owned(Entry::Lent(item)))
+            } else {
+                Entry::Lent(item)
+            };
             self.push(entry);
         }
         self.release_entry(entry);
@@ -413,9 +429,21 @@ impl Builder<'_> {
         }
         self.look(inputs)?;
         let state = self.frame_state(offset);
-        let op = Op::Helper { site, helper, inputs: inputs as u32 };
+        let op = Op::Helper {
+            site,
+            helper,
+            inputs: inputs as u32,
+        };
         let block = self.block;
-        self.graph.push(block, crate::hir::Inst { op, ty: Type::Int, args: Vec::new(), state: Some(state) });
+        self.graph.push(
+            block,
+            crate::hir::Inst {
+                op,
+                ty: Type::Int,
+                args: Vec::new(),
+                state: Some(state),
+            },
+        );
         for _ in 0..inputs {
             self.pop();
         }

@@ -3,7 +3,7 @@
 use hotstamp_job::Known;
 use hotstamp_layout::ffi;
 
-use super::{Builder, Stop, Step, BuildError};
+use super::{BuildError, Builder, Step, Stop};
 use crate::hir::{Entry, Op, Reason, Type, Value};
 
 /// Entries of the table of small ints.
@@ -45,10 +45,12 @@ impl Builder<'_> {
     /// What is known of an entry's value.
     pub(crate) fn known(&self, entry: Entry) -> Option<Known> {
         match entry {
-            Entry::Borrowed(value) | Entry::Owned(value) | Entry::Lent(value) => match self.graph.inst(value).op {
-                Op::ConstRef(bits) => self.known_object(bits & !1),
-                _ => None,
-            },
+            Entry::Borrowed(value) | Entry::Owned(value) | Entry::Lent(value) => {
+                match self.graph.inst(value).op {
+                    Op::ConstRef(bits) => self.known_object(bits & !1),
+                    _ => None,
+                }
+            }
             Entry::Unboxed(value) => match self.graph.inst(value).op {
                 Op::ConstInt(int) => Some(Known::Int(int)),
                 Op::ConstFloat(float) => Some(Known::Float(float)),
@@ -62,10 +64,12 @@ impl Builder<'_> {
     /// The address of an entry that is a constant object.
     pub(crate) fn constant_address(&self, entry: Entry) -> Option<u64> {
         match entry {
-            Entry::Borrowed(value) | Entry::Owned(value) | Entry::Lent(value) => match self.graph.inst(value).op {
-                Op::ConstRef(bits) if bits != NULL_BITS => Some(bits & !1),
-                _ => None,
-            },
+            Entry::Borrowed(value) | Entry::Owned(value) | Entry::Lent(value) => {
+                match self.graph.inst(value).op {
+                    Op::ConstRef(bits) if bits != NULL_BITS => Some(bits & !1),
+                    _ => None,
+                }
+            }
             _ => None,
         }
     }
@@ -77,7 +81,8 @@ impl Builder<'_> {
         // The table of small ints, 32 bytes each.
         let table = self.job.process.small_ints;
         let index = address.wrapping_sub(table) / 32;
-        (address >= table && index < SMALL_INTS && (address - table).is_multiple_of(32)).then(|| Known::Int(index as i64 - ffi::_PY_NSMALLNEGINTS as i64))
+        (address >= table && index < SMALL_INTS && (address - table).is_multiple_of(32))
+            .then(|| Known::Int(index as i64 - ffi::_PY_NSMALLNEGINTS as i64))
     }
 
     /// Type of an unboxed entry, or of what a known constant would be.
@@ -94,7 +99,11 @@ impl Builder<'_> {
                     };
                 }
                 let value = self.reference(entry)?;
-                self.state.facts.unboxed.get(&value).map(|unboxed| self.graph.ty(*unboxed))
+                self.state
+                    .facts
+                    .unboxed
+                    .get(&value)
+                    .map(|unboxed| self.graph.ty(*unboxed))
             }
         }
     }
@@ -119,10 +128,17 @@ impl Builder<'_> {
 
     /// Something wants an object where there is none: the attempt ends behind the instruction.
     pub(crate) fn not_a_reference(&mut self, entry: Entry) -> Value {
-        if matches!(entry, Entry::Range(..)) && self.hints.real_ranges.insert((self.function().path, u32::MAX)) {
+        if matches!(entry, Entry::Range(..))
+            && self
+                .hints
+                .real_ranges
+                .insert((self.function().path, u32::MAX))
+        {
             self.stop = Some(Stop::Restart);
         } else if self.stop.is_none() {
-            self.stop = Some(Stop::Failed(BuildError::Unsupported("an unbound or virtual operand")));
+            self.stop = Some(Stop::Failed(BuildError::Unsupported(
+                "an unbound or virtual operand",
+            )));
         }
         self.emit(Op::ConstRef(NULL_BITS), Type::Ref, &[])
     }
@@ -163,7 +179,12 @@ impl Builder<'_> {
     /// Objects that are surely immortal.
     fn is_immortal(&self, address: u64) -> bool {
         let process = &self.job.process;
-        [process.none_object, process.true_object, process.false_object].contains(&address)
+        [
+            process.none_object,
+            process.true_object,
+            process.false_object,
+        ]
+        .contains(&address)
             || (address >= process.small_ints && address < process.small_ints + SMALL_INTS * 32)
     }
 
@@ -200,11 +221,17 @@ impl Builder<'_> {
 
     /// Whether releasing a reference can only free one object without consequences.
     fn is_leaf(&self, value: Value) -> bool {
-        if matches!(self.graph.inst(value).op, Op::BoxInt | Op::BoxFloat | Op::BoxBool) {
+        if matches!(
+            self.graph.inst(value).op,
+            Op::BoxInt | Op::BoxFloat | Op::BoxBool
+        ) {
             return true;
         }
         match self.state.facts.unboxed.get(&value) {
-            Some(unboxed) => matches!(self.graph.ty(*unboxed), Type::Int | Type::Float | Type::Bool),
+            Some(unboxed) => matches!(
+                self.graph.ty(*unboxed),
+                Type::Int | Type::Float | Type::Bool
+            ),
             None => false,
         }
     }
@@ -234,11 +261,15 @@ impl Builder<'_> {
             return false;
         }
         let block = self.graph.block_mut(self.block);
-        let Some(place) = block.insts.iter().rposition(|inst| *inst == value) else { return false };
+        let Some(place) = block.insts.iter().rposition(|inst| *inst == value) else {
+            return false;
+        };
         let behind: Vec<Value> = block.insts[place + 1..].to_vec();
         let harmless = behind.iter().all(|inst| {
             let inst = &self.graph.insts[inst.0 as usize];
-            inst.state.is_none() && !inst.args.contains(&value) && (inst.op.is_pure() || matches!(inst.op, Op::Own | Op::BoxInt | Op::BoxFloat))
+            inst.state.is_none()
+                && !inst.args.contains(&value)
+                && (inst.op.is_pure() || matches!(inst.op, Op::Own | Op::BoxInt | Op::BoxFloat))
         });
         if harmless {
             self.graph.block_mut(self.block).insts.remove(place);
@@ -275,7 +306,10 @@ impl Builder<'_> {
                 }
                 let int = self.emit_guarded(Op::UnboxInt, Type::Int, &[value]);
                 self.state.facts.unboxed.insert(value, int);
-                self.state.facts.class.insert(value, self.job.process.int_type);
+                self.state
+                    .facts
+                    .class
+                    .insert(value, self.job.process.int_type);
                 int
             }
         }
@@ -306,7 +340,10 @@ impl Builder<'_> {
                 let (value, _) = self.as_ref(entry);
                 let float = self.emit_guarded(Op::UnboxFloat, Type::Float, &[value]);
                 self.state.facts.unboxed.insert(value, float);
-                self.state.facts.class.insert(value, self.job.process.float_type);
+                self.state
+                    .facts
+                    .class
+                    .insert(value, self.job.process.float_type);
                 float
             }
         }

@@ -331,7 +331,9 @@ impl Entry {
     pub fn values(&self) -> impl Iterator<Item = Value> {
         let (a, b) = match *self {
             Entry::Null => (None, None),
-            Entry::Owned(v) | Entry::Borrowed(v) | Entry::Lent(v) | Entry::Unboxed(v) => (Some(v), None),
+            Entry::Owned(v) | Entry::Borrowed(v) | Entry::Lent(v) | Entry::Unboxed(v) => {
+                (Some(v), None)
+            }
             Entry::Maybe(flag, value) => (Some(flag), Some(value)),
             Entry::Range(next, left, _) => (Some(next), Some(left)),
         };
@@ -411,7 +413,13 @@ pub struct Graph {
 impl Graph {
     /// A new, empty block.
     pub fn new_block(&mut self) -> BlockId {
-        self.blocks.push(Block { insts: Vec::new(), end: End::None, state: None, preds: Vec::new(), cold: false });
+        self.blocks.push(Block {
+            insts: Vec::new(),
+            end: End::None,
+            state: None,
+            preds: Vec::new(),
+            cold: false,
+        });
         BlockId(self.blocks.len() as u32 - 1)
     }
 
@@ -473,9 +481,38 @@ impl Op {
     pub fn is_pure(&self) -> bool {
         matches!(
             self,
-            Op::ConstRef(_) | Op::ConstInt(_) | Op::ConstFloat(_) | Op::ConstBool(_) | Op::Slot(_) | Op::Phi | Op::IntFloorDiv | Op::IntMod | Op::IntAnd | Op::IntOr | Op::IntXor
-                | Op::IntAddWrapping | Op::IntSubWrapping | Op::IntCmp(_) | Op::IntBelow | Op::FloatAdd | Op::FloatSub | Op::FloatMul | Op::FloatDiv | Op::FloatNeg | Op::FloatAbs | Op::FloatSqrt | Op::FloatCmp(_) | Op::IntToFloat
-                | Op::FloatPow | Op::FloatCall(_) | Op::BoolNot | Op::BoolAnd | Op::Same | Op::Select | Op::BoxBool | Op::Borrow
+            Op::ConstRef(_)
+                | Op::ConstInt(_)
+                | Op::ConstFloat(_)
+                | Op::ConstBool(_)
+                | Op::Slot(_)
+                | Op::Phi
+                | Op::IntFloorDiv
+                | Op::IntMod
+                | Op::IntAnd
+                | Op::IntOr
+                | Op::IntXor
+                | Op::IntAddWrapping
+                | Op::IntSubWrapping
+                | Op::IntCmp(_)
+                | Op::IntBelow
+                | Op::FloatAdd
+                | Op::FloatSub
+                | Op::FloatMul
+                | Op::FloatDiv
+                | Op::FloatNeg
+                | Op::FloatAbs
+                | Op::FloatSqrt
+                | Op::FloatCmp(_)
+                | Op::IntToFloat
+                | Op::FloatPow
+                | Op::FloatCall(_)
+                | Op::BoolNot
+                | Op::BoolAnd
+                | Op::Same
+                | Op::Select
+                | Op::BoxBool
+                | Op::Borrow
         )
     }
 }

@@ -92,7 +92,9 @@ impl Display for Graph {
             match &block.end {
                 End::None => writeln!(f, "  (unfinished)")?,
                 End::Jump(to) => writeln!(f, "  jump {to}")?,
-                End::Branch(value, yes, no, odds) => writeln!(f, "  branch {value} {yes} {no} ({odds}/256)")?,
+                End::Branch(value, yes, no, odds) => {
+                    writeln!(f, "  branch {value} {yes} {no} ({odds}/256)")?
+                }
                 End::Return(value, locals) => {
                     write!(f, "  return {value} releasing")?;
                     list(f, locals)?;

@@ -25,7 +25,8 @@ pub fn verify(graph: &Graph) -> Result<(), Broken> {
     for &id in &dominators.order {
         let block = graph.block(id);
         let broken = |what: String| Broken { block: id, what };
-        let available = |value: Value, at: BlockId, place: usize| match defined_in[value.0 as usize] {
+        let available = |value: Value, at: BlockId, place: usize| match defined_in[value.0 as usize]
+        {
             None => false,
             Some((block, defined)) if block == at => defined < place,
             Some((block, _)) => dominators.dominates(block, at),
@@ -49,14 +50,22 @@ pub fn verify(graph: &Graph) -> Result<(), Broken> {
             let inst = graph.inst(value);
             if inst.op == Op::Phi {
                 if inst.args.len() != block.preds.len() {
-                    return Err(broken(format!("{value} has {} operands for {} predecessors", inst.args.len(), block.preds.len())));
+                    return Err(broken(format!(
+                        "{value} has {} operands for {} predecessors",
+                        inst.args.len(),
+                        block.preds.len()
+                    )));
                 }
                 for (&arg, &pred) in inst.args.iter().zip(&block.preds) {
                     if !available(arg, pred, usize::MAX) {
                         return Err(broken(format!("{value}: {arg} does not reach from {pred}")));
                     }
                     if graph.ty(arg) != inst.ty {
-                        return Err(broken(format!("{value}: {arg} is {:?}, not {:?}", graph.ty(arg), inst.ty)));
+                        return Err(broken(format!(
+                            "{value}: {arg} is {:?}, not {:?}",
+                            graph.ty(arg),
+                            inst.ty
+                        )));
                     }
                 }
                 continue;
@@ -72,7 +81,10 @@ pub fn verify(graph: &Graph) -> Result<(), Broken> {
                         return Err(broken(format!("state of {value}: {used} is not available")));
                     }
                     if want.is_some_and(|want| want != graph.ty(used)) {
-                        return Err(broken(format!("state of {value}: {used} is {:?}", graph.ty(used))));
+                        return Err(broken(format!(
+                            "state of {value}: {used} is {:?}",
+                            graph.ty(used)
+                        )));
                     }
                 }
             }
@@ -81,7 +93,9 @@ pub fn verify(graph: &Graph) -> Result<(), Broken> {
         let mut used = match &block.end {
             End::None => return Err(broken("it does not end".into())),
             End::Branch(value, ..) => vec![*value],
-            End::Return(value, locals) => std::iter::once(*value).chain(locals.iter().copied()).collect(),
+            End::Return(value, locals) => std::iter::once(*value)
+                .chain(locals.iter().copied())
+                .collect(),
             _ => Vec::new(),
         };
         if let Some(state) = &block.state {
@@ -89,7 +103,9 @@ pub fn verify(graph: &Graph) -> Result<(), Broken> {
         }
         for value in used {
             if !available(value, id, last) {
-                return Err(broken(format!("its end uses {value}, which is not available")));
+                return Err(broken(format!(
+                    "its end uses {value}, which is not available"
+                )));
             }
         }
         for target in block.end.targets() {
@@ -141,7 +157,9 @@ impl Dominators {
             for (index, &block) in post.iter().enumerate().skip(1) {
                 let mut best = usize::MAX;
                 for pred in &graph.block(block).preds {
-                    let Some(mut other) = number[pred.0 as usize] else { continue };
+                    let Some(mut other) = number[pred.0 as usize] else {
+                        continue;
+                    };
                     if idom[other] == usize::MAX {
                         continue;
                     }
@@ -166,7 +184,11 @@ impl Dominators {
                 }
             }
         }
-        Dominators { order: post, number, idom }
+        Dominators {
+            order: post,
+            number,
+            idom,
+        }
     }
 
     /// Whether every way to `b` leads through `a`.

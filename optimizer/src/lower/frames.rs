@@ -23,10 +23,14 @@ pub(super) struct Handed {
 
 impl Handed {
     fn index(&mut self, value: Value) -> u16 {
-        let place = self.values.iter().position(|known| *known == value).unwrap_or_else(|| {
-            self.values.push(value);
-            self.values.len() - 1
-        });
+        let place = self
+            .values
+            .iter()
+            .position(|known| *known == value)
+            .unwrap_or_else(|| {
+                self.values.push(value);
+                self.values.len() - 1
+            });
         place as u16
     }
 }
@@ -39,21 +43,40 @@ impl<'c> Lower<'c, '_> {
             return Ok(());
         }
         let slow = self.new_block("baseline");
-        let remaining = self.load32(self.tstate, offset_of!(PyThreadState, py_recursion_remaining))?;
+        let remaining = self.load32(
+            self.tstate,
+            offset_of!(PyThreadState, py_recursion_remaining),
+        )?;
         let limit = self.compare(IntPredicate::SLE, remaining, self.i32(16))?;
         self.unlikely(limit, slow)?;
-        let soft = self.load64(self.tstate, offset_of!(ffi::_PyThreadStateImpl, c_stack_soft_limit))?;
-        let here = self.b.build_ptr_to_int(self.buffer, self.context.i64_type(), "")?;
+        let soft = self.load64(
+            self.tstate,
+            offset_of!(ffi::_PyThreadStateImpl, c_stack_soft_limit),
+        )?;
+        let here = self
+            .b
+            .build_ptr_to_int(self.buffer, self.context.i64_type(), "")?;
         let low = self.compare(IntPredicate::ULT, here, soft)?;
         self.unlikely(low, slow)?;
         let pending = self.pending()?;
         self.unlikely(pending, slow)?;
         let fewer = self.b.build_int_sub(remaining, self.i32(1), "")?;
-        self.store(self.tstate, offset_of!(PyThreadState, py_recursion_remaining), fewer.into())?;
-        self.store(self.tstate, offset_of!(PyThreadState, current_frame), self.frame.into())?;
+        self.store(
+            self.tstate,
+            offset_of!(PyThreadState, py_recursion_remaining),
+            fewer.into(),
+        )?;
+        self.store(
+            self.tstate,
+            offset_of!(PyThreadState, current_frame),
+            self.frame.into(),
+        )?;
         self.b.build_unconditional_branch(body)?;
         self.b.position_at_end(slow);
-        let result = self.call64(self.job.process.baseline, &[self.frame.into(), self.data.into(), self.tstate.into()])?;
+        let result = self.call64(
+            self.job.process.baseline,
+            &[self.frame.into(), self.data.into(), self.tstate.into()],
+        )?;
         self.b.build_return(Some(&result))?;
         Ok(())
     }
@@ -66,13 +89,29 @@ impl<'c> Lower<'c, '_> {
     }
 
     /// Returns a value: the frame is unlinked, its references released from the last local to the first, and popped.
-    pub(super) fn epilogue(&mut self, value: Value, locals: &[Value], state: Option<&Rc<FrameState>>) -> Lowered<()> {
+    pub(super) fn epilogue(
+        &mut self,
+        value: Value,
+        locals: &[Value],
+        state: Option<&Rc<FrameState>>,
+    ) -> Lowered<()> {
         let bits = self.heap_bits(value)?;
-        let remaining = self.load32(self.tstate, offset_of!(PyThreadState, py_recursion_remaining))?;
+        let remaining = self.load32(
+            self.tstate,
+            offset_of!(PyThreadState, py_recursion_remaining),
+        )?;
         let more = self.b.build_int_add(remaining, self.i32(1), "")?;
-        self.store(self.tstate, offset_of!(PyThreadState, py_recursion_remaining), more.into())?;
+        self.store(
+            self.tstate,
+            offset_of!(PyThreadState, py_recursion_remaining),
+            more.into(),
+        )?;
         let previous = self.load64(self.frame, offset_of!(Frame, previous))?;
-        self.store(self.tstate, offset_of!(PyThreadState, current_frame), previous.into())?;
+        self.store(
+            self.tstate,
+            offset_of!(PyThreadState, current_frame),
+            previous.into(),
+        )?;
         let observed = self.new_block("observed");
         let object = self.load64(self.frame, offset_of!(Frame, frame_obj))?;
         let has_object = self.compare(IntPredicate::NE, object, self.i64(0))?;
@@ -80,23 +119,42 @@ impl<'c> Lower<'c, '_> {
         for &local in locals {
             self.release_bits(self.int(local)?, None)?;
         }
-        for field in [offset_of!(Frame, f_funcobj), offset_of!(Frame, f_executable)] {
+        for field in [
+            offset_of!(Frame, f_funcobj),
+            offset_of!(Frame, f_executable),
+        ] {
             let reference = self.load64(self.frame, field)?;
             self.release_bits(reference, None)?;
         }
-        let chunk = self.load(self.context.ptr_type(Default::default()), self.tstate, offset_of!(PyThreadState, datastack_chunk))?.into_pointer_value();
+        let chunk = self
+            .load(
+                self.context.ptr_type(Default::default()),
+                self.tstate,
+                offset_of!(PyThreadState, datastack_chunk),
+            )?
+            .into_pointer_value();
         let first = self.at(chunk, offset_of!(ffi::_PyStackChunk, data))?;
         let pop_chunk = self.new_block("pop_chunk");
         let is_first = self.compare(
             IntPredicate::EQ,
-            self.b.build_ptr_to_int(first, self.context.i64_type(), "")?,
-            self.b.build_ptr_to_int(self.frame, self.context.i64_type(), "")?,
+            self.b
+                .build_ptr_to_int(first, self.context.i64_type(), "")?,
+            self.b
+                .build_ptr_to_int(self.frame, self.context.i64_type(), "")?,
         )?;
         self.unlikely(is_first, pop_chunk)?;
-        self.store(self.tstate, offset_of!(PyThreadState, datastack_top), self.frame.into())?;
+        self.store(
+            self.tstate,
+            offset_of!(PyThreadState, datastack_top),
+            self.frame.into(),
+        )?;
         self.b.build_return(Some(&bits))?;
         self.b.position_at_end(pop_chunk);
-        self.call(self.job.process.pop_frame, None, &[self.tstate.into(), self.frame.into()])?;
+        self.call(
+            self.job.process.pop_frame,
+            None,
+            &[self.tstate.into(), self.frame.into()],
+        )?;
         self.b.build_return(Some(&bits))?;
 
         // A frame object takes the frame over: the frame's memory becomes true first.
@@ -108,7 +166,11 @@ impl<'c> Lower<'c, '_> {
         let nlocalsplus = self.job.codes[0].nlocalsplus as usize;
         let empty = self.at(self.frame, LOCALS + nlocalsplus * 8)?;
         self.store(self.frame, offset_of!(Frame, stackpointer), empty.into())?;
-        self.call(self.job.process.clear_frame, None, &[self.tstate.into(), self.frame.into()])?;
+        self.call(
+            self.job.process.clear_frame,
+            None,
+            &[self.tstate.into(), self.frame.into()],
+        )?;
         self.b.build_return(Some(&bits))?;
         Ok(())
     }
@@ -116,7 +178,11 @@ impl<'c> Lower<'c, '_> {
     /// Where a slot's value comes from, when all is handed over.
     pub(super) fn source(&self, entry: Entry, handed: &mut Handed) -> Source {
         let constant = |value: Value| match *self.op(value) {
-            Op::ConstRef(bits) => Some(if bits == 1 { Source::Null } else { Source::Constant(bits) }),
+            Op::ConstRef(bits) => Some(if bits == 1 {
+                Source::Null
+            } else {
+                Source::Constant(bits)
+            }),
             Op::ConstInt(int) => Some(Source::ConstantInt(int)),
             Op::ConstFloat(float) => Some(Source::ConstantFloat(float)),
             _ => None,
@@ -147,7 +213,9 @@ impl<'c> Lower<'c, '_> {
                     _ => Source::MaybeFloat(flag, index),
                 }
             }
-            Entry::Range(next, left, step) => Source::Range(handed.index(next), handed.index(left), step),
+            Entry::Range(next, left, step) => {
+                Source::Range(handed.index(next), handed.index(left), step)
+            }
         }
     }
 
@@ -161,16 +229,29 @@ impl<'c> Lower<'c, '_> {
                 .locals
                 .iter()
                 .map(|entry| match entry {
-                    Entry::Owned(_) | Entry::Borrowed(_) | Entry::Null if context.parent.is_none() => Source::InPlace,
+                    Entry::Owned(_) | Entry::Borrowed(_) | Entry::Null
+                        if context.parent.is_none() =>
+                    {
+                        Source::InPlace
+                    }
                     _ => self.source(*entry, handed),
                 })
                 .collect(),
-            stack: state.stack.iter().map(|entry| self.source(*entry, handed)).collect(),
+            stack: state
+                .stack
+                .iter()
+                .map(|entry| self.source(*entry, handed))
+                .collect(),
         }
     }
 
     /// A plan in which everything is handed over.
-    pub(super) fn plan(&mut self, reason: Reason, action: Action, state: &FrameState) -> (u64, Handed) {
+    pub(super) fn plan(
+        &mut self,
+        reason: Reason,
+        action: Action,
+        state: &FrameState,
+    ) -> (u64, Handed) {
         let mut handed = Handed::default();
         let mut frames = Vec::new();
         let mut next = Some(state);
@@ -179,40 +260,78 @@ impl<'c> Lower<'c, '_> {
             next = state.parent.as_deref();
         }
         frames.reverse();
-        self.add_plan(ExitPlan { reason, action, frames }, &handed)
+        self.add_plan(
+            ExitPlan {
+                reason,
+                action,
+                frames,
+            },
+            &handed,
+        )
     }
 
     /// A plan for the outer frame whose memory is true already, but for range iterators.
-    pub(super) fn plan_in_place(&mut self, reason: Reason, action: Action, state: &FrameState, offset: u32, depth: usize) -> (u64, Handed) {
+    pub(super) fn plan_in_place(
+        &mut self,
+        reason: Reason,
+        action: Action,
+        state: &FrameState,
+        offset: u32,
+        depth: usize,
+    ) -> (u64, Handed) {
         let mut handed = Handed::default();
         let context = &self.graph.contexts[state.context as usize];
         let place = |entry: &Entry, handed: &mut Handed| match entry {
             Entry::Range(..) => self.source(*entry, handed),
             _ => Source::InPlace,
         };
-        let mut stack: Vec<Source> = state.stack.iter().take(depth).map(|entry| place(entry, &mut handed)).collect();
+        let mut stack: Vec<Source> = state
+            .stack
+            .iter()
+            .take(depth)
+            .map(|entry| place(entry, &mut handed))
+            .collect();
         stack.resize(depth, Source::InPlace);
         let plan = FramePlan {
             code: context.code,
             offset,
             function: context.function,
-            locals: state.locals.iter().map(|entry| place(entry, &mut handed)).collect(),
+            locals: state
+                .locals
+                .iter()
+                .map(|entry| place(entry, &mut handed))
+                .collect(),
             stack,
         };
-        self.add_plan(ExitPlan { reason, action, frames: vec![plan] }, &handed)
+        self.add_plan(
+            ExitPlan {
+                reason,
+                action,
+                frames: vec![plan],
+            },
+            &handed,
+        )
     }
 
     fn add_plan(&mut self, plan: ExitPlan, handed: &Handed) -> (u64, Handed) {
         self.plans.push(plan);
         self.max_values = self.max_values.max(handed.values.len());
-        (self.plans.len() as u64 - 1, Handed { values: handed.values.clone() })
+        (
+            self.plans.len() as u64 - 1,
+            Handed {
+                values: handed.values.clone(),
+            },
+        )
     }
 
     /// Stores the values of an exit into the buffer.
     pub(super) fn hand_over(&mut self, handed: &Handed) -> Lowered<PointerValue<'c>> {
         for (index, &value) in handed.values.iter().enumerate() {
             let word: BasicValueEnum<'c> = match self.value(value)? {
-                BasicValueEnum::IntValue(int) if int.get_type().get_bit_width() == 1 => self.b.build_int_z_extend(int, self.context.i64_type(), "")?.into(),
+                BasicValueEnum::IntValue(int) if int.get_type().get_bit_width() == 1 => self
+                    .b
+                    .build_int_z_extend(int, self.context.i64_type(), "")?
+                    .into(),
                 other => other,
             };
             self.store(self.buffer, index * 8, word)?;
@@ -224,13 +343,26 @@ impl<'c> Lower<'c, '_> {
     pub(super) fn leave(&mut self, plan: u64, handed: &Handed) -> Lowered<()> {
         let values = self.hand_over(handed)?;
         let process = &self.job.process;
-        let result = self.call64(process.exit, &[self.i64(process.artifact).into(), self.i64(plan).into(), self.frame.into(), self.tstate.into(), values.into()])?;
+        let result = self.call64(
+            process.exit,
+            &[
+                self.i64(process.artifact).into(),
+                self.i64(plan).into(),
+                self.frame.into(),
+                self.tstate.into(),
+                values.into(),
+            ],
+        )?;
         self.b.build_return(Some(&result))?;
         Ok(())
     }
 
     /// The cold block that leaves with a state, shared by all guards that leave alike. Keeps the builder where it is.
-    pub(super) fn exit_block(&mut self, reason: Reason, state: &Rc<FrameState>) -> Lowered<BasicBlock<'c>> {
+    pub(super) fn exit_block(
+        &mut self,
+        reason: Reason,
+        state: &Rc<FrameState>,
+    ) -> Lowered<BasicBlock<'c>> {
         if let Some(block) = self.exits.get(&(Rc::as_ptr(state), reason)) {
             return Ok(*block);
         }

@@ -23,46 +23,79 @@ impl<'c> Lower<'c, '_> {
             Op::GuardClass(class) => {
                 let object = object(self)?;
                 let found = self.load64(object, OB_TYPE)?;
-                (self.compare(IntPredicate::EQ, found, self.i64(class))?, Reason::TypeGuard)
+                (
+                    self.compare(IntPredicate::EQ, found, self.i64(class))?,
+                    Reason::TypeGuard,
+                )
             }
             Op::GuardVersion(version) => {
                 let object = object(self)?;
                 let class = self.load_pointer(object, OB_TYPE)?;
                 let found = self.load32(class, VERSION_TAG)?;
-                (self.compare(IntPredicate::EQ, found, self.i32(u64::from(version)))?, Reason::TypeGuard)
+                (
+                    self.compare(IntPredicate::EQ, found, self.i32(u64::from(version)))?,
+                    Reason::TypeGuard,
+                )
             }
             Op::GuardClassObject(version) => {
                 let object = object(self)?;
                 let metaclass = self.load64(object, OB_TYPE)?;
-                let is_class = self.compare(IntPredicate::EQ, metaclass, self.i64(self.job.process.type_type))?;
+                let is_class = self.compare(
+                    IntPredicate::EQ,
+                    metaclass,
+                    self.i64(self.job.process.type_type),
+                )?;
                 let exit = self.exit_block(Reason::TypeGuard, &state)?;
                 self.expect(is_class, exit)?;
                 let found = self.load32(object, VERSION_TAG)?;
-                (self.compare(IntPredicate::EQ, found, self.i32(u64::from(version)))?, Reason::TypeGuard)
+                (
+                    self.compare(IntPredicate::EQ, found, self.i32(u64::from(version)))?,
+                    Reason::TypeGuard,
+                )
             }
             Op::GuardInline(valid) => {
                 let object = object(self)?;
                 let flag = self.load8(object, valid as usize)?;
-                (self.compare(IntPredicate::NE, flag, self.context.i8_type().const_zero())?, Reason::TypeGuard)
+                (
+                    self.compare(IntPredicate::NE, flag, self.context.i8_type().const_zero())?,
+                    Reason::TypeGuard,
+                )
             }
             Op::GuardNoDict => {
                 let object = object(self)?;
                 // SAFETY: an address computation; the slot lies in front of every object with inline values.
-                let slot = unsafe { self.b.build_gep(self.context.i8_type(), object, &[self.i64((ffi::MANAGED_DICT_OFFSET as i64).cast_unsigned())], "")? };
+                let slot = unsafe {
+                    self.b.build_gep(
+                        self.context.i8_type(),
+                        object,
+                        &[self.i64((ffi::MANAGED_DICT_OFFSET as i64).cast_unsigned())],
+                        "",
+                    )?
+                };
                 let dict = self.load64(slot, 0)?;
-                (self.compare(IntPredicate::EQ, dict, self.i64(0))?, Reason::TypeGuard)
+                (
+                    self.compare(IntPredicate::EQ, dict, self.i64(0))?,
+                    Reason::TypeGuard,
+                )
             }
             Op::GuardKeys(count) => {
                 let object = object(self)?;
                 let class = self.load_pointer(object, OB_TYPE)?;
-                let keys = self.load_pointer(class, offset_of!(ffi::PyHeapTypeObject, ht_cached_keys))?;
+                let keys =
+                    self.load_pointer(class, offset_of!(ffi::PyHeapTypeObject, ht_cached_keys))?;
                 let found = self.load64(keys, offset_of!(ffi::PyDictKeysObject, dk_nentries))?;
-                (self.compare(IntPredicate::EQ, found, self.i64(count))?, Reason::TypeGuard)
+                (
+                    self.compare(IntPredicate::EQ, found, self.i64(count))?,
+                    Reason::TypeGuard,
+                )
             }
             Op::GuardCell(cell, wanted) => {
                 let bits = self.load64(self.address(cell), 0)?;
                 let tagged = self.b.build_or(bits, self.i64(1), "")?;
-                (self.compare(IntPredicate::EQ, tagged, self.i64(wanted | 1))?, Reason::GlobalChanged)
+                (
+                    self.compare(IntPredicate::EQ, tagged, self.i64(wanted | 1))?,
+                    Reason::GlobalChanged,
+                )
             }
             Op::GuardFunction(code, globals) => {
                 let object = object(self)?;
@@ -70,15 +103,24 @@ impl<'c> Lower<'c, '_> {
                 let same_code = self.compare(IntPredicate::EQ, found, self.i64(code))?;
                 let found = self.load64(object, offset_of!(ffi::PyFunctionObject, func_globals))?;
                 let same_globals = self.compare(IntPredicate::EQ, found, self.i64(globals))?;
-                (self.b.build_and(same_code, same_globals, "")?, Reason::TypeGuard)
+                (
+                    self.b.build_and(same_code, same_globals, "")?,
+                    Reason::TypeGuard,
+                )
             }
             Op::GuardEvaluator => {
                 let evaluator = self.load64(self.address(self.job.process.evaluator), 0)?;
-                (self.compare(IntPredicate::EQ, evaluator, self.i64(0))?, Reason::Events)
+                (
+                    self.compare(IntPredicate::EQ, evaluator, self.i64(0))?,
+                    Reason::Events,
+                )
             }
             Op::GuardBound => {
                 let bits = self.int(arg.ok_or(LowerError::Kind)?)?;
-                (self.compare(IntPredicate::NE, bits, self.i64(1))?, Reason::Unbound)
+                (
+                    self.compare(IntPredicate::NE, bits, self.i64(1))?,
+                    Reason::Unbound,
+                )
             }
             _ => return Err(LowerError::Kind),
         };
@@ -99,7 +141,9 @@ impl<'c> Lower<'c, '_> {
         let too_large = self.exit_block(Reason::IntOverflow, &state)?;
         self.expect(compact, too_large)?;
         let digit = self.load32(object, OB_DIGIT)?;
-        let size = self.b.build_int_z_extend(digit, self.context.i64_type(), "")?;
+        let size = self
+            .b
+            .build_int_z_extend(digit, self.context.i64_type(), "")?;
         let sign = self.b.build_and(tag, self.i64(3), "")?;
         let sign = self.b.build_int_sub(self.i64(1), sign, "")?;
         Ok(self.b.build_int_mul(size, sign, "")?)
@@ -111,9 +155,15 @@ impl<'c> Lower<'c, '_> {
         let exit = self.exit_block(Reason::TypeGuard, &state)?;
         let object = self.object(arg)?;
         let class = self.load64(object, OB_TYPE)?;
-        let is_float = self.compare(IntPredicate::EQ, class, self.i64(self.job.process.float_type))?;
+        let is_float = self.compare(
+            IntPredicate::EQ,
+            class,
+            self.i64(self.job.process.float_type),
+        )?;
         self.expect(is_float, exit)?;
-        Ok(self.load(self.context.f64_type(), object, FLOAT_VALUE)?.into_float_value())
+        Ok(self
+            .load(self.context.f64_type(), object, FLOAT_VALUE)?
+            .into_float_value())
     }
 
     pub(super) fn unbox_bool(&mut self, value: Value) -> Lowered<IntValue<'c>> {
@@ -122,8 +172,16 @@ impl<'c> Lower<'c, '_> {
         let exit = self.exit_block(Reason::TypeGuard, &state)?;
         let bits = self.int(arg)?;
         let tagged = self.b.build_or(bits, self.i64(1), "")?;
-        let yes = self.compare(IntPredicate::EQ, tagged, self.i64(self.job.process.true_object | 1))?;
-        let no = self.compare(IntPredicate::EQ, tagged, self.i64(self.job.process.false_object | 1))?;
+        let yes = self.compare(
+            IntPredicate::EQ,
+            tagged,
+            self.i64(self.job.process.true_object | 1),
+        )?;
+        let no = self.compare(
+            IntPredicate::EQ,
+            tagged,
+            self.i64(self.job.process.false_object | 1),
+        )?;
         let either = self.b.build_or(yes, no, "")?;
         self.expect(either, exit)?;
         Ok(yes)
@@ -137,10 +195,17 @@ impl<'c> Lower<'c, '_> {
         let bits = self.int(arg)?;
         let tagged = self.b.build_or(bits, self.i64(1), "")?;
         let process = &self.job.process;
-        let (yes, no) = (self.context.bool_type().const_int(1, false), self.context.bool_type().const_zero());
+        let (yes, no) = (
+            self.context.bool_type().const_int(1, false),
+            self.context.bool_type().const_zero(),
+        );
         let done = self.new_block("");
         let mut ways = Vec::new();
-        for (object, result) in [(process.true_object, yes), (process.false_object, no), (process.none_object, no)] {
+        for (object, result) in [
+            (process.true_object, yes),
+            (process.false_object, no),
+            (process.none_object, no),
+        ] {
             let is = self.compare(IntPredicate::EQ, tagged, self.i64(object | 1))?;
             let next = self.new_block("");
             ways.push((result, self.current()));
@@ -193,8 +258,16 @@ impl<'c> Lower<'c, '_> {
         };
         let (a, b) = (self.int(inst.args[0])?, self.int(inst.args[1])?);
         let intrinsic = inkwell::intrinsics::Intrinsic::find(name).ok_or(LowerError::Kind)?;
-        let function = intrinsic.get_declaration(self.module, &[self.context.i64_type().into()]).ok_or(LowerError::Kind)?;
-        let pair = self.b.build_call(function, &[a.into(), b.into()], "")?.try_as_basic_value().basic().ok_or(LowerError::Kind)?.into_struct_value();
+        let function = intrinsic
+            .get_declaration(self.module, &[self.context.i64_type().into()])
+            .ok_or(LowerError::Kind)?;
+        let pair = self
+            .b
+            .build_call(function, &[a.into(), b.into()], "")?
+            .try_as_basic_value()
+            .basic()
+            .ok_or(LowerError::Kind)?
+            .into_struct_value();
         let result = self.b.build_extract_value(pair, 0, "")?.into_int_value();
         let overflow = self.b.build_extract_value(pair, 1, "")?.into_int_value();
         let exit = self.exit_block(Reason::IntOverflow, &state)?;
@@ -219,7 +292,10 @@ impl<'c> Lower<'c, '_> {
         let fine = self.compare(IntPredicate::SGE, count, self.i64(0))?;
         self.expect(fine, exit)?;
         let large = self.compare(IntPredicate::SGT, count, self.i64(63))?;
-        let count = self.b.build_select(large, self.i64(63), count, "")?.into_int_value();
+        let count = self
+            .b
+            .build_select(large, self.i64(63), count, "")?
+            .into_int_value();
         Ok(self.b.build_right_shift(a, count, true, "")?)
     }
 }

@@ -52,7 +52,11 @@ impl<'c> Lower<'c, '_> {
     }
 
     /// Stores the locals that are not references into the outer frame; it has the others.
-    pub(super) fn store_locals(&mut self, state: &FrameState, boxes: &mut Vec<IntValue<'c>>) -> Lowered<()> {
+    pub(super) fn store_locals(
+        &mut self,
+        state: &FrameState,
+        boxes: &mut Vec<IntValue<'c>>,
+    ) -> Lowered<()> {
         for (index, entry) in state.locals.iter().enumerate() {
             if matches!(entry, Entry::Owned(_) | Entry::Borrowed(_) | Entry::Null) {
                 continue;
@@ -69,12 +73,19 @@ impl<'c> Lower<'c, '_> {
         self.store_locals(state, &mut boxes)?;
         for (index, entry) in state.stack.iter().enumerate() {
             let bits = self.slot_bits(*entry, &mut boxes)?;
-            self.store(self.frame, LOCALS + (state.locals.len() + index) * 8, bits.into())?;
+            self.store(
+                self.frame,
+                LOCALS + (state.locals.len() + index) * 8,
+                bits.into(),
+            )?;
         }
         let code = &self.job.codes[self.graph.contexts[state.context as usize].code as usize];
         let instruction = self.i64(code.start + u64::from(state.offset) * 2);
         self.store(self.frame, offset_of!(Frame, instr_ptr), instruction.into())?;
-        let top = self.at(self.frame, LOCALS + (state.locals.len() + state.stack.len()) * 8)?;
+        let top = self.at(
+            self.frame,
+            LOCALS + (state.locals.len() + state.stack.len()) * 8,
+        )?;
         self.store(self.frame, offset_of!(Frame, stackpointer), top.into())?;
         Ok(boxes)
     }
@@ -89,7 +100,8 @@ impl<'c> Lower<'c, '_> {
         self.unlikely(either, cold)?;
         let here = self.current();
         self.b.position_at_end(cold);
-        let (plan, handed) = self.plan_in_place(Reason::FrameObserved, Action::Resume, state, offset, depth);
+        let (plan, handed) =
+            self.plan_in_place(Reason::FrameObserved, Action::Resume, state, offset, depth);
         self.leave(plan, &handed)?;
         self.b.position_at_end(here);
         Ok(())
@@ -101,7 +113,13 @@ impl<'c> Lower<'c, '_> {
         self.unlikely(failed, cold)?;
         let here = self.current();
         self.b.position_at_end(cold);
-        let (plan, handed) = self.plan_in_place(Reason::Raised, Action::Raise, state, state.offset, state.stack.len());
+        let (plan, handed) = self.plan_in_place(
+            Reason::Raised,
+            Action::Raise,
+            state,
+            state.offset,
+            state.stack.len(),
+        );
         self.leave(plan, &handed)?;
         self.b.position_at_end(here);
         Ok(())
@@ -115,20 +133,39 @@ impl<'c> Lower<'c, '_> {
     }
 
     /// `Helper`.
-    pub(super) fn helper(&mut self, value: Value, site: u64, helper: u64, inputs: u32) -> Lowered<()> {
+    pub(super) fn helper(
+        &mut self,
+        value: Value,
+        site: u64,
+        helper: u64,
+        inputs: u32,
+    ) -> Lowered<()> {
         let state = self.state_of(value)?;
         // Inputs are consumed by the helper, boxes among them included: there are none, the builder boxed them.
         let boxes = self.publish(&state)?;
-        let result = self.call64(helper, &[self.i64(site).into(), self.frame.into(), self.tstate.into()])?;
+        let result = self.call64(
+            helper,
+            &[self.i64(site).into(), self.frame.into(), self.tstate.into()],
+        )?;
         let failed = self.compare(IntPredicate::SLT, result, self.i64(0))?;
         let below = state.stack.len() - inputs as usize;
         self.leave_raised(failed, &state)?;
         let code = &self.job.codes[self.graph.contexts[state.context as usize].code as usize];
-        let instruction = hotstamp_layout::bytecode::Decoder::starting_at(&code.bytecode, hotstamp_layout::bytecode::BytecodeOffset(state.offset)).next();
-        let Some(Ok(instruction)) = instruction else { return Err(LowerError::Kind) };
+        let instruction = hotstamp_layout::bytecode::Decoder::starting_at(
+            &code.bytecode,
+            hotstamp_layout::bytecode::BytecodeOffset(state.offset),
+        )
+        .next();
+        let Some(Ok(instruction)) = instruction else {
+            return Err(LowerError::Kind);
+        };
         // The opcode's own argument, with its prefixes, is not needed for what follows but of calls.
         if instruction.opcode == Opcode::FOR_ITER {
-            let (exhausted, more, done) = (self.new_block("exhausted"), self.new_block("more"), self.new_block(""));
+            let (exhausted, more, done) = (
+                self.new_block("exhausted"),
+                self.new_block("more"),
+                self.new_block(""),
+            );
             let ended = self.compare(IntPredicate::NE, result, self.i64(0))?;
             self.b.build_conditional_branch(ended, exhausted, more)?;
             self.b.position_at_end(exhausted);
@@ -155,7 +192,10 @@ impl<'c> Lower<'c, '_> {
         for instruction in hotstamp_layout::bytecode::Decoder::new(&code.bytecode) {
             let Ok(instruction) = instruction else { break };
             if instruction.offset.0 == state.offset {
-                return instruction.taken_target().map(|target| target.0).ok_or(LowerError::Kind);
+                return instruction
+                    .taken_target()
+                    .map(|target| target.0)
+                    .ok_or(LowerError::Kind);
             }
         }
         Err(LowerError::Kind)
@@ -164,8 +204,13 @@ impl<'c> Lower<'c, '_> {
     /// How many outputs follow a helper.
     fn outputs_of(&self, value: Value) -> usize {
         let insts = &self.graph.block(self.block).insts;
-        let Some(place) = insts.iter().position(|inst| *inst == value) else { return 0 };
-        insts[place + 1..].iter().take_while(|inst| matches!(self.op(**inst), Op::HelperOutput(_))).count()
+        let Some(place) = insts.iter().position(|inst| *inst == value) else {
+            return 0;
+        };
+        insts[place + 1..]
+            .iter()
+            .take_while(|inst| matches!(self.op(**inst), Op::HelperOutput(_)))
+            .count()
     }
 
     pub(super) fn helper_output(&mut self, value: Value, place: u32) -> Lowered<()> {
@@ -177,26 +222,52 @@ impl<'c> Lower<'c, '_> {
 
     /// `CallPython`: pushes the callee's frame, moves the arguments into it and calls.
     pub(super) fn call_python(&mut self, value: Value) -> Lowered<()> {
-        let Op::CallPython { data, frame_words, nlocalsplus, code, globals, builtins, start } = *self.op(value) else {
+        let Op::CallPython {
+            data,
+            frame_words,
+            nlocalsplus,
+            code,
+            globals,
+            builtins,
+            start,
+        } = *self.op(value)
+        else {
             return Err(LowerError::Kind);
         };
         let state = self.state_of(value)?;
         let args = self.graph.inst(value).args.clone();
         let boxes = self.publish(&state)?;
         let pointer = self.context.ptr_type(Default::default());
-        let top = self.load(pointer, self.tstate, offset_of!(PyThreadState, datastack_top))?.into_pointer_value();
+        let top = self
+            .load(
+                pointer,
+                self.tstate,
+                offset_of!(PyThreadState, datastack_top),
+            )?
+            .into_pointer_value();
         let end = self.at(top, frame_words as usize * 8)?;
         let limit = self.load64(self.tstate, offset_of!(PyThreadState, datastack_limit))?;
         let end_bits = self.b.build_ptr_to_int(end, self.context.i64_type(), "")?;
         let full = self.compare(IntPredicate::UGE, end_bits, limit)?;
-        let (chunk, fast, ready) = (self.new_block("push_chunk"), self.new_block(""), self.new_block(""));
+        let (chunk, fast, ready) = (
+            self.new_block("push_chunk"),
+            self.new_block(""),
+            self.new_block(""),
+        );
         let branch = self.b.build_conditional_branch(full, chunk, fast)?;
         self.weights(branch, 1, 4000)?;
         self.b.position_at_end(fast);
-        self.store(self.tstate, offset_of!(PyThreadState, datastack_top), end.into())?;
+        self.store(
+            self.tstate,
+            offset_of!(PyThreadState, datastack_top),
+            end.into(),
+        )?;
         self.b.build_unconditional_branch(ready)?;
         self.b.position_at_end(chunk);
-        let pushed = self.call64(self.job.process.push_chunk, &[self.tstate.into(), self.i64(u64::from(frame_words)).into()])?;
+        let pushed = self.call64(
+            self.job.process.push_chunk,
+            &[self.tstate.into(), self.i64(u64::from(frame_words)).into()],
+        )?;
         let pushed = self.b.build_int_to_ptr(pushed, pointer, "")?;
         self.b.build_unconditional_branch(ready)?;
         self.b.position_at_end(ready);
@@ -234,9 +305,21 @@ impl<'c> Lower<'c, '_> {
             self.store(callee, LOCALS + index * 8, word)?;
         }
         let record = self.address(data);
-        let target = self.load(pointer, record, offset_of!(hotstamp_runtime::code_data::CodeData, c_entry))?.into_pointer_value();
-        let result = self.call_pointer(target, Some(self.context.i64_type().into()), &[callee.into(), record.into(), self.tstate.into()])?;
-        let Some(BasicValueEnum::IntValue(result)) = result else { return Err(LowerError::Kind) };
+        let target = self
+            .load(
+                pointer,
+                record,
+                offset_of!(hotstamp_runtime::code_data::CodeData, c_entry),
+            )?
+            .into_pointer_value();
+        let result = self.call_pointer(
+            target,
+            Some(self.context.i64_type().into()),
+            &[callee.into(), record.into(), self.tstate.into()],
+        )?;
+        let Some(BasicValueEnum::IntValue(result)) = result else {
+            return Err(LowerError::Kind);
+        };
         let failed = self.compare(IntPredicate::EQ, result, self.i64(0))?;
         self.leave_raised(failed, &state)?;
         let next = self.next_offset(&state)?;
@@ -249,8 +332,18 @@ impl<'c> Lower<'c, '_> {
         self.unlikely(either, cold)?;
         let here = self.current();
         self.b.position_at_end(cold);
-        self.store(self.frame, LOCALS + (state.locals.len() + state.stack.len()) * 8, result.into())?;
-        let (plan, handed) = self.plan_in_place(Reason::FrameObserved, Action::Resume, &state, next, state.stack.len() + 1);
+        self.store(
+            self.frame,
+            LOCALS + (state.locals.len() + state.stack.len()) * 8,
+            result.into(),
+        )?;
+        let (plan, handed) = self.plan_in_place(
+            Reason::FrameObserved,
+            Action::Resume,
+            &state,
+            next,
+            state.stack.len() + 1,
+        );
         self.leave(plan, &handed)?;
         self.b.position_at_end(here);
         self.values.insert(value, result.into());
@@ -260,7 +353,12 @@ impl<'c> Lower<'c, '_> {
     /// The instruction behind the one of a state.
     fn next_offset(&self, state: &FrameState) -> Lowered<u32> {
         let code = &self.job.codes[self.graph.contexts[state.context as usize].code as usize];
-        match hotstamp_layout::bytecode::Decoder::starting_at(&code.bytecode, hotstamp_layout::bytecode::BytecodeOffset(state.offset)).next() {
+        match hotstamp_layout::bytecode::Decoder::starting_at(
+            &code.bytecode,
+            hotstamp_layout::bytecode::BytecodeOffset(state.offset),
+        )
+        .next()
+        {
             Some(Ok(instruction)) => Ok(instruction.next.0),
             _ => Err(LowerError::Kind),
         }

@@ -17,7 +17,10 @@ use inkwell::builder::{Builder, BuilderError};
 use inkwell::context::Context;
 use inkwell::module::Module;
 use inkwell::types::{BasicMetadataTypeEnum, BasicType, BasicTypeEnum};
-use inkwell::values::{BasicMetadataValueEnum, BasicValue, BasicValueEnum, FloatValue, FunctionValue, InstructionValue, IntValue, PhiValue, PointerValue};
+use inkwell::values::{
+    BasicMetadataValueEnum, BasicValue, BasicValueEnum, FloatValue, FunctionValue,
+    InstructionValue, IntValue, PhiValue, PointerValue,
+};
 use inkwell::{FloatPredicate, IntPredicate};
 
 use crate::hir::verify::Dominators;
@@ -73,21 +76,38 @@ pub(crate) struct Lower<'c, 'g> {
 ///
 /// # Errors
 /// A defect of this crate.
-pub fn lower(context: &Context, module: &Module<'_>, graph: &Graph, job: &Job) -> Result<(Vec<ExitPlan>, usize), LowerError> {
+pub fn lower(
+    context: &Context,
+    module: &Module<'_>,
+    graph: &Graph,
+    job: &Job,
+) -> Result<(Vec<ExitPlan>, usize), LowerError> {
     // SAFETY: not memory: the two lifetimes are of the same context, which inkwell cannot tell.
     let module: &Module<'_> = unsafe { std::mem::transmute::<&Module<'_>, &Module<'_>>(module) };
     Lower::new(context, module, graph, job)?.run()
 }
 
 impl<'c, 'g> Lower<'c, 'g> {
-    fn new(context: &'c Context, module: &'g Module<'c>, graph: &'g Graph, job: &'g Job) -> Lowered<Self> {
+    fn new(
+        context: &'c Context,
+        module: &'g Module<'c>,
+        graph: &'g Graph,
+        job: &'g Job,
+    ) -> Lowered<Self> {
         let pointer = context.ptr_type(Default::default());
-        let ty = context.i64_type().fn_type(&[pointer.into(), pointer.into(), pointer.into()], false);
+        let ty = context
+            .i64_type()
+            .fn_type(&[pointer.into(), pointer.into(), pointer.into()], false);
         let function = module.add_function(ENTRY_NAME, ty, None);
         let b = context.create_builder();
         let entry = context.append_basic_block(function, "entry");
         b.position_at_end(entry);
-        let param = |index: u32| function.get_nth_param(index).map(|param| param.into_pointer_value()).ok_or(LowerError::Kind);
+        let param = |index: u32| {
+            function
+                .get_nth_param(index)
+                .map(|param| param.into_pointer_value())
+                .ok_or(LowerError::Kind)
+        };
         let (frame, data, tstate) = (param(0)?, param(1)?, param(2)?);
         let buffer = b.build_alloca(context.i64_type().array_type(1), "values")?;
         Ok(Lower {
@@ -117,7 +137,9 @@ impl<'c, 'g> Lower<'c, 'g> {
     fn run(mut self) -> Lowered<(Vec<ExitPlan>, usize)> {
         let order = Dominators::new(self.graph).order;
         for &id in &order {
-            let block = self.context.append_basic_block(self.function, &id.to_string());
+            let block = self
+                .context
+                .append_basic_block(self.function, &id.to_string());
             self.blocks.insert(id, block);
         }
         let entry = self.current();
@@ -133,7 +155,9 @@ impl<'c, 'g> Lower<'c, 'g> {
         for (value, block, phi) in std::mem::take(&mut self.phis) {
             let inst = self.graph.inst(value);
             for (&arg, pred) in inst.args.iter().zip(&self.graph.block(block).preds) {
-                let Some(&end) = self.ends.get(pred) else { continue };
+                let Some(&end) = self.ends.get(pred) else {
+                    continue;
+                };
                 let incoming = self.value(arg)?;
                 phi.add_incoming(&[(&incoming, end)]);
             }
@@ -163,7 +187,11 @@ impl<'c, 'g> Lower<'c, 'g> {
             End::Branch(value, yes, no, odds) => {
                 self.ends.insert(id, self.current());
                 let condition = self.bool(*value)?;
-                let branch = self.b.build_conditional_branch(condition, self.blocks[yes], self.blocks[no])?;
+                let branch = self.b.build_conditional_branch(
+                    condition,
+                    self.blocks[yes],
+                    self.blocks[no],
+                )?;
                 if *odds != 128 {
                     self.weights(branch, u64::from(*odds), 256 - u64::from(*odds))?;
                 }
@@ -181,7 +209,9 @@ impl<'c, 'g> Lower<'c, 'g> {
     // ---- what everybody uses ----
 
     fn current(&self) -> BasicBlock<'c> {
-        self.b.get_insert_block().expect("the builder is in a block")
+        self.b
+            .get_insert_block()
+            .expect("the builder is in a block")
     }
 
     fn new_block(&self, name: &str) -> BasicBlock<'c> {
@@ -189,7 +219,10 @@ impl<'c, 'g> Lower<'c, 'g> {
     }
 
     fn value(&self, value: Value) -> Lowered<BasicValueEnum<'c>> {
-        self.values.get(&value).copied().ok_or(LowerError::Missing(value))
+        self.values
+            .get(&value)
+            .copied()
+            .ok_or(LowerError::Missing(value))
     }
 
     fn int(&self, value: Value) -> Lowered<IntValue<'c>> {
@@ -220,7 +253,8 @@ impl<'c, 'g> Lower<'c, 'g> {
 
     /// An address as a pointer.
     fn address(&self, value: u64) -> PointerValue<'c> {
-        self.i64(value).const_to_pointer(self.context.ptr_type(Default::default()))
+        self.i64(value)
+            .const_to_pointer(self.context.ptr_type(Default::default()))
     }
 
     /// `base + offset` bytes.
@@ -229,29 +263,46 @@ impl<'c, 'g> Lower<'c, 'g> {
             return Ok(base);
         }
         // SAFETY: an address computation; nothing is accessed here.
-        Ok(unsafe { self.b.build_gep(self.context.i8_type(), base, &[self.i64(offset as u64)], "")? })
+        Ok(unsafe {
+            self.b
+                .build_gep(self.context.i8_type(), base, &[self.i64(offset as u64)], "")?
+        })
     }
 
     /// `base + index * 8`.
     fn indexed(&self, base: PointerValue<'c>, index: IntValue<'c>) -> Lowered<PointerValue<'c>> {
         // SAFETY: an address computation; nothing is accessed here.
-        Ok(unsafe { self.b.build_gep(self.context.i64_type(), base, &[index], "")? })
+        Ok(unsafe {
+            self.b
+                .build_gep(self.context.i64_type(), base, &[index], "")?
+        })
     }
 
-    fn load(&self, ty: impl BasicType<'c>, base: PointerValue<'c>, offset: usize) -> Lowered<BasicValueEnum<'c>> {
+    fn load(
+        &self,
+        ty: impl BasicType<'c>,
+        base: PointerValue<'c>,
+        offset: usize,
+    ) -> Lowered<BasicValueEnum<'c>> {
         Ok(self.b.build_load(ty, self.at(base, offset)?, "")?)
     }
 
     fn load64(&self, base: PointerValue<'c>, offset: usize) -> Lowered<IntValue<'c>> {
-        Ok(self.load(self.context.i64_type(), base, offset)?.into_int_value())
+        Ok(self
+            .load(self.context.i64_type(), base, offset)?
+            .into_int_value())
     }
 
     fn load32(&self, base: PointerValue<'c>, offset: usize) -> Lowered<IntValue<'c>> {
-        Ok(self.load(self.context.i32_type(), base, offset)?.into_int_value())
+        Ok(self
+            .load(self.context.i32_type(), base, offset)?
+            .into_int_value())
     }
 
     fn load8(&self, base: PointerValue<'c>, offset: usize) -> Lowered<IntValue<'c>> {
-        Ok(self.load(self.context.i8_type(), base, offset)?.into_int_value())
+        Ok(self
+            .load(self.context.i8_type(), base, offset)?
+            .into_int_value())
     }
 
     /// Loads the address of an object, which is aligned.
@@ -265,16 +316,31 @@ impl<'c, 'g> Lower<'c, 'g> {
         Ok(loaded.into_pointer_value())
     }
 
-    fn store(&self, base: PointerValue<'c>, offset: usize, value: BasicValueEnum<'c>) -> Lowered<()> {
+    fn store(
+        &self,
+        base: PointerValue<'c>,
+        offset: usize,
+        value: BasicValueEnum<'c>,
+    ) -> Lowered<()> {
         self.b.build_store(self.at(base, offset)?, value)?;
         Ok(())
     }
 
-    fn compare(&self, predicate: IntPredicate, a: IntValue<'c>, b: IntValue<'c>) -> Lowered<IntValue<'c>> {
+    fn compare(
+        &self,
+        predicate: IntPredicate,
+        a: IntValue<'c>,
+        b: IntValue<'c>,
+    ) -> Lowered<IntValue<'c>> {
         Ok(self.b.build_int_compare(predicate, a, b, "")?)
     }
 
-    fn compare_float(&self, predicate: FloatPredicate, a: FloatValue<'c>, b: FloatValue<'c>) -> Lowered<IntValue<'c>> {
+    fn compare_float(
+        &self,
+        predicate: FloatPredicate,
+        a: FloatValue<'c>,
+        b: FloatValue<'c>,
+    ) -> Lowered<IntValue<'c>> {
         Ok(self.b.build_float_compare(predicate, a, b, "")?)
     }
 
@@ -283,11 +349,21 @@ impl<'c, 'g> Lower<'c, 'g> {
     }
 
     /// Calls a C function at an address.
-    fn call(&self, address: u64, result: Option<BasicTypeEnum<'c>>, args: &[BasicMetadataValueEnum<'c>]) -> Lowered<Option<BasicValueEnum<'c>>> {
+    fn call(
+        &self,
+        address: u64,
+        result: Option<BasicTypeEnum<'c>>,
+        args: &[BasicMetadataValueEnum<'c>],
+    ) -> Lowered<Option<BasicValueEnum<'c>>> {
         self.call_pointer(self.address(address), result, args)
     }
 
-    fn call_pointer(&self, target: PointerValue<'c>, result: Option<BasicTypeEnum<'c>>, args: &[BasicMetadataValueEnum<'c>]) -> Lowered<Option<BasicValueEnum<'c>>> {
+    fn call_pointer(
+        &self,
+        target: PointerValue<'c>,
+        result: Option<BasicTypeEnum<'c>>,
+        args: &[BasicMetadataValueEnum<'c>],
+    ) -> Lowered<Option<BasicValueEnum<'c>>> {
         let types: Vec<BasicMetadataTypeEnum<'c>> = args
             .iter()
             .map(|arg| match arg {
@@ -317,8 +393,12 @@ impl<'c, 'g> Lower<'c, 'g> {
     fn weights(&self, branch: InstructionValue<'c>, yes: u64, no: u64) -> Lowered<()> {
         let kind = self.context.get_kind_id("prof");
         let name = self.context.metadata_string("branch_weights");
-        let node = self.context.metadata_node(&[name.into(), self.i32(yes).into(), self.i32(no).into()]);
-        branch.set_metadata(node, kind).map_err(|_| LowerError::Kind)
+        let node =
+            self.context
+                .metadata_node(&[name.into(), self.i32(yes).into(), self.i32(no).into()]);
+        branch
+            .set_metadata(node, kind)
+            .map_err(|_| LowerError::Kind)
     }
 
     /// Branches to `cold` where the condition holds, which is rare; goes on otherwise.

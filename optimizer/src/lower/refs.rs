@@ -10,8 +10,10 @@ use inkwell::values::{BasicValueEnum, FloatValue, FunctionValue, IntValue, Point
 use super::{Lower, LowerError, Lowered};
 use crate::hir::{Op, Type, Value};
 
-pub(super) const LV_TAG: usize = offset_of!(PyLongObject, long_value) + offset_of!(ffi::_PyLongValue, lv_tag);
-pub(super) const OB_DIGIT: usize = offset_of!(PyLongObject, long_value) + offset_of!(ffi::_PyLongValue, ob_digit);
+pub(super) const LV_TAG: usize =
+    offset_of!(PyLongObject, long_value) + offset_of!(ffi::_PyLongValue, lv_tag);
+pub(super) const OB_DIGIT: usize =
+    offset_of!(PyLongObject, long_value) + offset_of!(ffi::_PyLongValue, ob_digit);
 pub(super) const FLOAT_VALUE: usize = offset_of!(ffi::PyFloatObject, ob_fval);
 /// `lv_tag` of ints with at most one digit is below this.
 pub(super) const COMPACT_LIMIT: u64 = 2 << ffi::_PyLong_NON_SIZE_BITS;
@@ -31,12 +33,16 @@ impl<'c> Lower<'c, '_> {
 
     pub(super) fn untag(&self, bits: IntValue<'c>) -> Lowered<PointerValue<'c>> {
         let plain = self.b.build_and(bits, self.i64(!1), "")?;
-        Ok(self.b.build_int_to_ptr(plain, self.context.ptr_type(Default::default()), "")?)
+        Ok(self
+            .b
+            .build_int_to_ptr(plain, self.context.ptr_type(Default::default()), "")?)
     }
 
     /// Borrowed bits of an object; remembers its address.
     pub(super) fn set_borrowed(&mut self, value: Value, pointer: PointerValue<'c>) -> Lowered<()> {
-        let bits = self.b.build_ptr_to_int(pointer, self.context.i64_type(), "")?;
+        let bits = self
+            .b
+            .build_ptr_to_int(pointer, self.context.i64_type(), "")?;
         let tagged = self.b.build_or(bits, self.i64(1), "")?;
         self.pointers.insert(value, pointer);
         self.values.insert(value, tagged.into());
@@ -54,10 +60,17 @@ impl<'c> Lower<'c, '_> {
         let count = self.load32(object, 0)?;
         let immortal = self.compare(IntPredicate::SLT, count, self.i32(0))?;
         let more = self.b.build_int_add(count, self.i32(1), "")?;
-        let new = self.b.build_select(immortal, count, more, "")?.into_int_value();
+        let new = self
+            .b
+            .build_select(immortal, count, more, "")?
+            .into_int_value();
         self.store(object, 0, new.into())?;
-        let bits = self.b.build_ptr_to_int(object, self.context.i64_type(), "")?;
-        let tag = self.b.build_int_z_extend(immortal, self.context.i64_type(), "")?;
+        let bits = self
+            .b
+            .build_ptr_to_int(object, self.context.i64_type(), "")?;
+        let tag = self
+            .b
+            .build_int_z_extend(immortal, self.context.i64_type(), "")?;
         Ok(self.b.build_or(bits, tag, "")?)
     }
 
@@ -65,7 +78,15 @@ impl<'c> Lower<'c, '_> {
     fn surely_owns(&self, value: Value) -> bool {
         matches!(
             self.op(value),
-            Op::Own | Op::NumberOp(_) | Op::BoxInt | Op::BoxFloat | Op::BoxBool | Op::BoxMaybe | Op::CallPython { .. } | Op::RegisterHelper { .. } | Op::NewInstance(_)
+            Op::Own
+                | Op::NumberOp(_)
+                | Op::BoxInt
+                | Op::BoxFloat
+                | Op::BoxBool
+                | Op::BoxMaybe
+                | Op::CallPython { .. }
+                | Op::RegisterHelper { .. }
+                | Op::NewInstance(_)
         )
     }
 
@@ -75,7 +96,9 @@ impl<'c> Lower<'c, '_> {
         if self.surely_owns(value) {
             return Ok(bits);
         }
-        let borrowed = self.b.build_int_truncate(bits, self.context.bool_type(), "")?;
+        let borrowed = self
+            .b
+            .build_int_truncate(bits, self.context.bool_type(), "")?;
         let (take, done) = (self.new_block(""), self.new_block(""));
         let from = self.current();
         self.b.build_conditional_branch(borrowed, take, done)?;
@@ -105,8 +128,12 @@ impl<'c> Lower<'c, '_> {
         self.b.build_conditional_branch(null, done, some)?;
         self.b.position_at_end(some);
         let immortal = self.immortal(object)?;
-        let tag = self.b.build_int_z_extend(immortal, self.context.i64_type(), "")?;
-        let bits = self.b.build_ptr_to_int(object, self.context.i64_type(), "")?;
+        let tag = self
+            .b
+            .build_int_z_extend(immortal, self.context.i64_type(), "")?;
+        let bits = self
+            .b
+            .build_ptr_to_int(object, self.context.i64_type(), "")?;
         let bits = self.b.build_or(bits, tag, "")?;
         let end = self.current();
         self.b.build_unconditional_branch(done)?;
@@ -117,12 +144,24 @@ impl<'c> Lower<'c, '_> {
     }
 
     /// Releases bits; `cold` says what frees the object, if not just its destructor: it gets the object's address and goes on behind it.
-    pub(super) fn release_bits(&mut self, bits: IntValue<'c>, cold: Option<&crate::hir::FrameState>) -> Lowered<()> {
-        let borrowed = self.b.build_int_truncate(bits, self.context.bool_type(), "")?;
-        let (drop, free, done) = (self.new_block("release"), self.new_block("free"), self.new_block(""));
+    pub(super) fn release_bits(
+        &mut self,
+        bits: IntValue<'c>,
+        cold: Option<&crate::hir::FrameState>,
+    ) -> Lowered<()> {
+        let borrowed = self
+            .b
+            .build_int_truncate(bits, self.context.bool_type(), "")?;
+        let (drop, free, done) = (
+            self.new_block("release"),
+            self.new_block("free"),
+            self.new_block(""),
+        );
         self.b.build_conditional_branch(borrowed, done, drop)?;
         self.b.position_at_end(drop);
-        let object = self.b.build_int_to_ptr(bits, self.context.ptr_type(Default::default()), "")?;
+        let object =
+            self.b
+                .build_int_to_ptr(bits, self.context.ptr_type(Default::default()), "")?;
         let count = self.load32(object, 0)?;
         let fewer = self.b.build_int_sub(count, self.i32(1), "")?;
         self.store(object, 0, fewer.into())?;
@@ -136,12 +175,20 @@ impl<'c> Lower<'c, '_> {
                 self.call(process.dealloc, None, &[object.into()])?;
             }
             Some(state) => {
-                let (plan, handed) = self.plan(crate::hir::Reason::State, hotstamp_job::Action::None, state);
+                let (plan, handed) =
+                    self.plan(crate::hir::Reason::State, hotstamp_job::Action::None, state);
                 let values = self.hand_over(&handed)?;
                 self.call(
                     process.dealloc_at,
                     None,
-                    &[self.i64(process.artifact).into(), self.i64(plan).into(), self.frame.into(), self.tstate.into(), values.into(), object.into()],
+                    &[
+                        self.i64(process.artifact).into(),
+                        self.i64(plan).into(),
+                        self.frame.into(),
+                        self.tstate.into(),
+                        values.into(),
+                        object.into(),
+                    ],
                 )?;
             }
         }
@@ -151,11 +198,25 @@ impl<'c> Lower<'c, '_> {
     }
 
     /// Stores a float into a slot of the heap that holds an object: a float that nobody else has is overwritten, else a new one takes its place.
-    pub(super) fn store_float(&mut self, place: PointerValue<'c>, float: FloatValue<'c>, state: Option<&crate::hir::FrameState>) -> Lowered<()> {
-        let (check, reuse, replace, done) = (self.new_block(""), self.new_block("reuse"), self.new_block("replace"), self.new_block(""));
+    pub(super) fn store_float(
+        &mut self,
+        place: PointerValue<'c>,
+        float: FloatValue<'c>,
+        state: Option<&crate::hir::FrameState>,
+    ) -> Lowered<()> {
+        let (check, reuse, replace, done) = (
+            self.new_block(""),
+            self.new_block("reuse"),
+            self.new_block("replace"),
+            self.new_block(""),
+        );
         let old = self.load_pointer(place, 0)?;
         let class = self.load64(old, offset_of!(ffi::PyObject, ob_type))?;
-        let is_float = self.compare(IntPredicate::EQ, class, self.i64(self.job.process.float_type))?;
+        let is_float = self.compare(
+            IntPredicate::EQ,
+            class,
+            self.i64(self.job.process.float_type),
+        )?;
         self.b.build_conditional_branch(is_float, check, replace)?;
         self.b.position_at_end(check);
         let count = self.load32(old, 0)?;
@@ -193,9 +254,15 @@ impl<'c> Lower<'c, '_> {
 
     pub(super) fn box_bool(&mut self, value: Value) -> Lowered<IntValue<'c>> {
         let process = &self.job.process;
-        let (yes, no) = (self.i64(process.true_object | 1), self.i64(process.false_object | 1));
+        let (yes, no) = (
+            self.i64(process.true_object | 1),
+            self.i64(process.false_object | 1),
+        );
         let condition = self.bool(value)?;
-        Ok(self.b.build_select(condition, yes, no, "")?.into_int_value())
+        Ok(self
+            .b
+            .build_select(condition, yes, no, "")?
+            .into_int_value())
     }
 
     pub(super) fn box_int(&mut self, int: IntValue<'c>) -> Lowered<IntValue<'c>> {
@@ -208,8 +275,17 @@ impl<'c> Lower<'c, '_> {
         self.call_own(function, float.into())
     }
 
-    fn call_own(&self, function: FunctionValue<'c>, arg: BasicValueEnum<'c>) -> Lowered<IntValue<'c>> {
-        match self.b.build_call(function, &[arg.into()], "")?.try_as_basic_value().basic() {
+    fn call_own(
+        &self,
+        function: FunctionValue<'c>,
+        arg: BasicValueEnum<'c>,
+    ) -> Lowered<IntValue<'c>> {
+        match self
+            .b
+            .build_call(function, &[arg.into()], "")?
+            .try_as_basic_value()
+            .basic()
+        {
             Some(BasicValueEnum::IntValue(value)) => Ok(value),
             _ => Err(LowerError::Kind),
         }
@@ -221,21 +297,39 @@ impl<'c> Lower<'c, '_> {
             return Ok(function);
         }
         let i64 = self.context.i64_type();
-        let function = self.module.add_function("box_int", i64.fn_type(&[i64.into()], false), Some(Linkage::Internal));
+        let function = self.module.add_function(
+            "box_int",
+            i64.fn_type(&[i64.into()], false),
+            Some(Linkage::Internal),
+        );
         let here = self.current();
         let outer = std::mem::replace(&mut self.function, function);
         let entry = self.new_block("entry");
-        let (small, large, compact, take, slow) = (self.new_block("small"), self.new_block("large"), self.new_block("compact"), self.new_block("take"), self.new_block("slow"));
+        let (small, large, compact, take, slow) = (
+            self.new_block("small"),
+            self.new_block("large"),
+            self.new_block("compact"),
+            self.new_block("take"),
+            self.new_block("slow"),
+        );
         self.b.position_at_end(entry);
-        let int = function.get_nth_param(0).ok_or(LowerError::Kind)?.into_int_value();
-        let (below, count) = (u64::from(ffi::_PY_NSMALLNEGINTS), u64::from(ffi::_PY_NSMALLNEGINTS + ffi::_PY_NSMALLPOSINTS));
+        let int = function
+            .get_nth_param(0)
+            .ok_or(LowerError::Kind)?
+            .into_int_value();
+        let (below, count) = (
+            u64::from(ffi::_PY_NSMALLNEGINTS),
+            u64::from(ffi::_PY_NSMALLNEGINTS + ffi::_PY_NSMALLPOSINTS),
+        );
         let place = self.b.build_int_add(int, self.i64(below), "")?;
         let is_small = self.compare(IntPredicate::ULT, place, self.i64(count))?;
         self.b.build_conditional_branch(is_small, small, large)?;
 
         self.b.position_at_end(small);
         let offset = self.b.build_left_shift(place, self.i64(5), "")?;
-        let bits = self.b.build_int_add(offset, self.i64(self.job.process.small_ints | 1), "")?;
+        let bits = self
+            .b
+            .build_int_add(offset, self.i64(self.job.process.small_ints | 1), "")?;
         self.b.build_return(Some(&bits))?;
 
         self.b.position_at_end(large);
@@ -245,19 +339,36 @@ impl<'c> Lower<'c, '_> {
 
         self.b.position_at_end(compact);
         let head = self.address(self.job.process.int_freelist);
-        let object = self.load(self.context.ptr_type(Default::default()), head, 0)?.into_pointer_value();
+        let object = self
+            .load(self.context.ptr_type(Default::default()), head, 0)?
+            .into_pointer_value();
         let empty = self.is_null(object)?;
         self.b.build_conditional_branch(empty, slow, take)?;
 
         self.b.position_at_end(take);
         self.pop_freelist(head, object)?;
         let negative = self.compare(IntPredicate::SLT, int, self.i64(0))?;
-        let sign = self.b.build_select(negative, self.i64(u64::from(ffi::SIGN_NEGATIVE)), self.i64(0), "")?.into_int_value();
-        let tag = self.b.build_or(sign, self.i64(1 << ffi::_PyLong_NON_SIZE_BITS), "")?;
+        let sign = self
+            .b
+            .build_select(
+                negative,
+                self.i64(u64::from(ffi::SIGN_NEGATIVE)),
+                self.i64(0),
+                "",
+            )?
+            .into_int_value();
+        let tag = self
+            .b
+            .build_or(sign, self.i64(1 << ffi::_PyLong_NON_SIZE_BITS), "")?;
         self.store(object, LV_TAG, tag.into())?;
         let negated = self.b.build_int_neg(int, "")?;
-        let size = self.b.build_select(negative, negated, int, "")?.into_int_value();
-        let digit = self.b.build_int_truncate(size, self.context.i32_type(), "")?;
+        let size = self
+            .b
+            .build_select(negative, negated, int, "")?
+            .into_int_value();
+        let digit = self
+            .b
+            .build_int_truncate(size, self.context.i32_type(), "")?;
         self.store(object, OB_DIGIT, digit.into())?;
         let bits = self.b.build_ptr_to_int(object, i64, "")?;
         self.b.build_return(Some(&bits))?;
@@ -276,15 +387,24 @@ impl<'c> Lower<'c, '_> {
             return Ok(function);
         }
         let i64 = self.context.i64_type();
-        let function = self.module.add_function("box_float", i64.fn_type(&[self.context.f64_type().into()], false), Some(Linkage::Internal));
+        let function = self.module.add_function(
+            "box_float",
+            i64.fn_type(&[self.context.f64_type().into()], false),
+            Some(Linkage::Internal),
+        );
         let here = self.current();
         let outer = std::mem::replace(&mut self.function, function);
         let entry = self.new_block("entry");
         let (take, slow) = (self.new_block("take"), self.new_block("slow"));
         self.b.position_at_end(entry);
-        let float = function.get_nth_param(0).ok_or(LowerError::Kind)?.into_float_value();
+        let float = function
+            .get_nth_param(0)
+            .ok_or(LowerError::Kind)?
+            .into_float_value();
         let head = self.address(self.job.process.float_freelist);
-        let object = self.load(self.context.ptr_type(Default::default()), head, 0)?.into_pointer_value();
+        let object = self
+            .load(self.context.ptr_type(Default::default()), head, 0)?
+            .into_pointer_value();
         let empty = self.is_null(object)?;
         let branch = self.b.build_conditional_branch(empty, slow, take)?;
         self.weights(branch, 1, 100)?;

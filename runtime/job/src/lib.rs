@@ -32,7 +32,10 @@ pub struct Job {
 impl Job {
     /// The memory helper of an opcode, or 0.
     pub fn memory_helper(&self, opcode: u8) -> u64 {
-        self.memory_helpers.get(usize::from(opcode)).copied().unwrap_or(0)
+        self.memory_helpers
+            .get(usize::from(opcode))
+            .copied()
+            .unwrap_or(0)
     }
 }
 

@@ -5,8 +5,8 @@
 
 mod inspect;
 mod lifecycle;
-mod optimizer;
 mod log;
+mod optimizer;
 mod run_main;
 
 use pyo3::exceptions::PyImportError;

@@ -40,7 +40,11 @@ pub(crate) fn start(synchronous: bool) {
                 None
             }
         })
-        .unwrap_or(if synchronous { SYNCHRONOUS_THRESHOLD } else { THRESHOLD });
+        .unwrap_or(if synchronous {
+            SYNCHRONOUS_THRESHOLD
+        } else {
+            THRESHOLD
+        });
     let wanted = std::env::var("HOTSTAMP_DUMP").unwrap_or_default();
     let dumps = |kind: &str| wanted.split(',').any(|word| word.trim() == kind);
     let options = Options {
@@ -53,7 +57,9 @@ pub(crate) fn start(synchronous: bool) {
         dump_asm: dumps("asm"),
         pipeline: std::env::var("HOTSTAMP_PASSES").unwrap_or_default(),
     };
-    let dump_folder = (!wanted.is_empty()).then(|| std::env::var_os("HOTSTAMP_DUMP_FOLDER").map_or_else(|| "hotstamp-dump".into(), Into::into));
+    let dump_folder = (!wanted.is_empty()).then(|| {
+        std::env::var_os("HOTSTAMP_DUMP_FOLDER").map_or_else(|| "hotstamp-dump".into(), Into::into)
+    });
     policy::start(
         Settings {
             synchronous,

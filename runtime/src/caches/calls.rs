@@ -77,7 +77,12 @@ unsafe fn call_stamped(
 ) -> isize {
     // SAFETY: as `call`; the operands are the caller's own until they are moved.
     unsafe {
-        let callee = frame_stack::push_frame(tstate, slots.read(), (*data).code, (*data).frame_words as usize);
+        let callee = frame_stack::push_frame(
+            tstate,
+            slots.read(),
+            (*data).code,
+            (*data).frame_words as usize,
+        );
         (*frame).stackpointer = slots.cast();
         let first = slots.add(2 + count - arguments);
         if callee.is_null() {

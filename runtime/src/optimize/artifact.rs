@@ -57,8 +57,16 @@ impl Artifact {
     /// # Safety
     /// The job was just made from live objects; GIL held.
     pub unsafe fn hold(&mut self, job: &Job) {
-        self.codes = job.codes.iter().map(|code| code.data as *mut CodeData).collect();
-        let functions = job.objects.iter().filter(|object| matches!(object.kind, hotstamp_job::ObjectKind::Function { .. })).map(|object| object.address);
+        self.codes = job
+            .codes
+            .iter()
+            .map(|code| code.data as *mut CodeData)
+            .collect();
+        let functions = job
+            .objects
+            .iter()
+            .filter(|object| matches!(object.kind, hotstamp_job::ObjectKind::Function { .. }))
+            .map(|object| object.address);
         for address in job.codes.iter().map(|code| code.address).chain(functions) {
             let object = address as *mut PyObject;
             // SAFETY: live, see above.
@@ -72,7 +80,9 @@ impl Artifact {
     /// # Safety
     /// GIL held; nothing runs or will run the code that needs what is given up. Releasing may run Python code.
     pub unsafe fn keep_only(&mut self, needed: impl Fn(u64) -> bool) {
-        let (keep, drop): (Vec<_>, Vec<_>) = std::mem::take(&mut self.anchors).into_iter().partition(|object| needed(*object as u64));
+        let (keep, drop): (Vec<_>, Vec<_>) = std::mem::take(&mut self.anchors)
+            .into_iter()
+            .partition(|object| needed(*object as u64));
         self.anchors = keep;
         for object in drop {
             // SAFETY: ours, from `hold`.
@@ -113,11 +123,14 @@ impl Installed {
 
     /// Takes all code of a function out.
     pub fn forget(&mut self, data: *mut CodeData) {
-        self.by_place.retain(|(place, _), _| *place != data as usize);
+        self.by_place
+            .retain(|(place, _), _| *place != data as usize);
     }
 
     /// Whether a function has code for a loop.
     pub fn has_loop(&self, data: *mut CodeData) -> bool {
-        self.by_place.keys().any(|(place, entry)| *place == data as usize && *entry != 0)
+        self.by_place
+            .keys()
+            .any(|(place, entry)| *place == data as usize && *entry != 0)
     }
 }

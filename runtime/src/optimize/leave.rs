@@ -63,10 +63,21 @@ unsafe fn materialize(source: Source, values: Values) -> Option<(usize, bool)> {
             Source::Bool(index) => (StackRef::bool(values.word(index) != 0).bits, false),
             Source::ConstantInt(value) => (box_int(value), true),
             Source::ConstantFloat(value) => (box_float(value), true),
-            Source::MaybeInt(flag, index) if values.word(flag) != 0 => (box_int(values.word(index).cast_signed()), true),
-            Source::MaybeFloat(flag, index) if values.word(flag) != 0 => (box_float(f64::from_bits(values.word(index))), true),
+            Source::MaybeInt(flag, index) if values.word(flag) != 0 => {
+                (box_int(values.word(index).cast_signed()), true)
+            }
+            Source::MaybeFloat(flag, index) if values.word(flag) != 0 => {
+                (box_float(f64::from_bits(values.word(index))), true)
+            }
             Source::MaybeInt(..) | Source::MaybeFloat(..) => (StackRef::NULL.bits, false),
-            Source::Range(next, left, step) => (range_iterator(values.word(next).cast_signed(), values.word(left).cast_signed(), step), true),
+            Source::Range(next, left, step) => (
+                range_iterator(
+                    values.word(next).cast_signed(),
+                    values.word(left).cast_signed(),
+                    step,
+                ),
+                true,
+            ),
         })
     }
 }
@@ -77,7 +88,13 @@ unsafe fn range_iterator(next: i64, left: i64, step: i64) -> usize {
     unsafe {
         let raised = ffi::PyErr_GetRaisedException();
         let stop = next + left * step;
-        let range = ffi::PyObject_CallFunction((&raw mut ffi::PyRange_Type).cast(), c"LLL".as_ptr(), next, stop, step);
+        let range = ffi::PyObject_CallFunction(
+            (&raw mut ffi::PyRange_Type).cast(),
+            c"LLL".as_ptr(),
+            next,
+            stop,
+            step,
+        );
         if range.is_null() {
             ffi::Py_FatalError(c"hotstamp: out of memory for a range".as_ptr());
         }
@@ -122,7 +139,14 @@ unsafe fn set_instruction(frame: *mut Frame, data: *mut CodeData, offset: u32) {
 }
 
 /// Pushes and links the frame of an inlined call.
-unsafe fn push_inlined(tstate: *mut PyThreadState, caller: *mut Frame, plan: &FramePlan, data: *mut CodeData, values: Values, made: &mut Vec<usize>) -> *mut Frame {
+unsafe fn push_inlined(
+    tstate: *mut PyThreadState,
+    caller: *mut Frame,
+    plan: &FramePlan,
+    data: *mut CodeData,
+    values: Values,
+    made: &mut Vec<usize>,
+) -> *mut Frame {
     // SAFETY: the artifact keeps the function alive; the caller is the running frame.
     unsafe {
         let words = frame_stack::push_words(tstate, (*data).frame_words as usize);
@@ -131,7 +155,14 @@ unsafe fn push_inlined(tstate: *mut PyThreadState, caller: *mut Frame, plan: &Fr
         }
         let frame = words.cast::<Frame>();
         let function = plan.function as *mut PyFunctionObject;
-        frame_stack::initialize_frame(frame, StackRef::from_new(function.cast()), std::ptr::null_mut(), (*data).code, (*data).nlocalsplus as usize, caller);
+        frame_stack::initialize_frame(
+            frame,
+            StackRef::from_new(function.cast()),
+            std::ptr::null_mut(),
+            (*data).code,
+            (*data).nlocalsplus as usize,
+            caller,
+        );
         fill(frame, plan, values, made);
         set_depth(frame, plan);
         (*tstate).current_frame = frame;
@@ -144,7 +175,13 @@ unsafe fn push_inlined(tstate: *mut PyThreadState, caller: *mut Frame, plan: &Fr
 ///
 /// # Safety
 /// Called by the artifact's code, with the outer frame running and the values that the plan names.
-pub(super) unsafe extern "C" fn leave(artifact: *mut Artifact, plan: usize, frame: *mut Frame, tstate: *mut PyThreadState, values: *const u64) -> usize {
+pub(super) unsafe extern "C" fn leave(
+    artifact: *mut Artifact,
+    plan: usize,
+    frame: *mut Frame,
+    tstate: *mut PyThreadState,
+    values: *const u64,
+) -> usize {
     // SAFETY: the artifact lives as long as its code; the plans are its own.
     unsafe {
         let plan_index = plan;
@@ -152,13 +189,18 @@ pub(super) unsafe extern "C" fn leave(artifact: *mut Artifact, plan: usize, fram
         policy::note_exit(artifact, plan_index);
         if tracing::enabled!(tracing::Level::TRACE) {
             let inner = plan.frames.last();
-            let code = inner.map(|frame| crate::naming::qualified_name((*(&(*artifact).codes)[frame.code as usize]).code)).unwrap_or_default();
+            let code = inner
+                .map(|frame| {
+                    crate::naming::qualified_name((*(&(*artifact).codes)[frame.code as usize]).code)
+                })
+                .unwrap_or_default();
             tracing::trace!(entry = (*artifact).entry, offset = inner.map_or(0, |frame| frame.offset), reason = ?plan.reason, action = ?plan.action, "Left {code}");
         }
         let data_of = |frame: &FramePlan| (&(*artifact).codes)[frame.code as usize];
         let values = Values(values);
         let mut made = Vec::new();
-        let mut frames: Vec<(*mut Frame, *mut CodeData, u32)> = Vec::with_capacity(plan.frames.len());
+        let mut frames: Vec<(*mut Frame, *mut CodeData, u32)> =
+            Vec::with_capacity(plan.frames.len());
         for (depth, frame_plan) in plan.frames.iter().enumerate() {
             let data = data_of(frame_plan);
             let this = if depth == 0 {
@@ -169,7 +211,14 @@ pub(super) unsafe extern "C" fn leave(artifact: *mut Artifact, plan: usize, fram
                 }
                 frame
             } else {
-                push_inlined(tstate, frames[depth - 1].0, frame_plan, data, values, &mut made)
+                push_inlined(
+                    tstate,
+                    frames[depth - 1].0,
+                    frame_plan,
+                    data,
+                    values,
+                    &mut made,
+                )
             };
             set_instruction(this, data, frame_plan.offset);
             frames.push((this, data, frame_plan.offset));
@@ -200,12 +249,22 @@ pub(super) unsafe extern "C" fn leave(artifact: *mut Artifact, plan: usize, fram
 ///
 /// # Safety
 /// As `leave`; the object's reference count is zero.
-pub(super) unsafe extern "C" fn dealloc_at(artifact: *mut Artifact, plan: usize, frame: *mut Frame, tstate: *mut PyThreadState, values: *const u64, object: *mut PyObject) {
+pub(super) unsafe extern "C" fn dealloc_at(
+    artifact: *mut Artifact,
+    plan: usize,
+    frame: *mut Frame,
+    tstate: *mut PyThreadState,
+    values: *const u64,
+    object: *mut PyObject,
+) {
     // SAFETY: as `leave`. Slots that own what compiled code owns too are not released here.
     unsafe {
         // Numbers, strings and their like: nobody looks while they are freed.
         let class = refs::type_of(object);
-        if (*class).tp_flags & (u64::from(ffi::Py_TPFLAGS_HEAPTYPE) | u64::from(ffi::Py_TPFLAGS_HAVE_GC)) == 0 {
+        if (*class).tp_flags
+            & (u64::from(ffi::Py_TPFLAGS_HEAPTYPE) | u64::from(ffi::Py_TPFLAGS_HAVE_GC))
+            == 0
+        {
             return ffi::_Py_Dealloc(object);
         }
         let plan = &(&(*artifact).metadata.plans)[plan];
@@ -260,7 +319,10 @@ pub(super) unsafe extern "C" fn number_op(left: usize, right: usize, operation: 
     // SAFETY: valid references to exact numbers; in-place operations of numbers make new ones.
     unsafe {
         // The header declares the table without its length.
-        let function = (&raw const ffi::_PyEval_BinaryOps).cast::<ffi::binaryfunc>().add(operation).read();
+        let function = (&raw const ffi::_PyEval_BinaryOps)
+            .cast::<ffi::binaryfunc>()
+            .add(operation)
+            .read();
         let Some(function) = function else { return 0 };
         let result = function((left & !1) as *mut PyObject, (right & !1) as *mut PyObject);
         if result.is_null() {
@@ -272,13 +334,20 @@ pub(super) unsafe extern "C" fn number_op(left: usize, right: usize, operation: 
 }
 
 /// Runs the baseline body instead of optimized code.
-pub(super) unsafe extern "C" fn run_baseline(frame: *mut Frame, data: *mut CodeData, tstate: *mut PyThreadState) -> usize {
+pub(super) unsafe extern "C" fn run_baseline(
+    frame: *mut Frame,
+    data: *mut CodeData,
+    tstate: *mut PyThreadState,
+) -> usize {
     // SAFETY: the frame is as calls make it.
     unsafe { resume::enter_body(frame, tstate, data, (*data).baseline) }
 }
 
 /// Room for a frame in a new chunk of the data stack.
-pub(super) unsafe extern "C" fn push_chunk(tstate: *mut PyThreadState, words: usize) -> *mut *mut PyObject {
+pub(super) unsafe extern "C" fn push_chunk(
+    tstate: *mut PyThreadState,
+    words: usize,
+) -> *mut *mut PyObject {
     // SAFETY: GIL held, the current thread's state.
     unsafe {
         let base = frame_stack::push_words(tstate, words);

@@ -297,7 +297,9 @@ impl Image<'_> {
         }
         let section = symbol.section_index().and_then(|index| self.section(index));
         match section {
-            Some(section) => Ok(Some(section.address.wrapping_add(symbol.address() as usize))),
+            Some(section) => Ok(Some(
+                section.address.wrapping_add(symbol.address() as usize),
+            )),
             None => Err(ObjectError::Symbol(symbol.name()?.to_owned())),
         }
     }

@@ -104,7 +104,10 @@ fn state() -> MutexGuard<'static, Option<State>> {
 /// Starts the tier: hot functions are compiled from here on.
 pub fn start(settings: Settings, threshold: u32) {
     hotness::set_threshold(threshold);
-    *state() = Some(State { settings, ..State::default() });
+    *state() = Some(State {
+        settings,
+        ..State::default()
+    });
     STARTED.store(true, Ordering::Relaxed);
     service::set_wakeup(wake);
     hotness::set_hooks(hot_call, hot_loop);
@@ -117,7 +120,9 @@ pub fn totals() -> Option<Totals> {
 
 /// Exits of optimized code by reason.
 pub fn exits() -> impl Iterator<Item = (Reason, u64)> {
-    Reason::ALL.iter().map(|&reason| (reason, EXITS[reason as usize].load(Ordering::Relaxed)))
+    Reason::ALL
+        .iter()
+        .map(|&reason| (reason, EXITS[reason as usize].load(Ordering::Relaxed)))
 }
 
 /// The function's data is about to be freed.
@@ -128,7 +133,9 @@ pub fn forget(data: *mut CodeData) {
     if let Some(state) = state().as_mut() {
         state.installed.forget(data);
         state.asked.retain(|(place, _)| *place != data as usize);
-        state.attempts.retain(|(place, _), _| *place != data as usize);
+        state
+            .attempts
+            .retain(|(place, _), _| *place != data as usize);
         state.failed.remove(&(data as usize));
     }
 }
@@ -142,13 +149,21 @@ unsafe extern "C" fn hot_call(
     unsafe {
         request(data, 0);
         // Its loops are entered where they begin to turn.
-        if state().as_ref().is_some_and(|state| state.installed.has_loop(data)) {
+        if state()
+            .as_ref()
+            .is_some_and(|state| state.installed.has_loop(data))
+        {
             (*data).heat = 1;
         }
     }
 }
 
-unsafe extern "C" fn hot_loop(frame: *mut Frame, _tstate: *mut PyThreadState, data: *mut CodeData, head: u32) -> *const u8 {
+unsafe extern "C" fn hot_loop(
+    frame: *mut Frame,
+    _tstate: *mut PyThreadState,
+    data: *mut CodeData,
+    head: u32,
+) -> *const u8 {
     // SAFETY: `data` is live, GIL held; the frame is the running one.
     unsafe {
         // A generator's frame is resumed in the middle, which optimized code cannot.
@@ -157,7 +172,13 @@ unsafe extern "C" fn hot_loop(frame: *mut Frame, _tstate: *mut PyThreadState, da
             return std::ptr::null();
         }
         if (*frame).frame_obj.is_null() {
-            let find = || state().as_ref().filter(|state| state.settings.on_stack_replacement).and_then(|state| state.installed.get(data, head)).and_then(|artifact| (*artifact).code());
+            let find = || {
+                state()
+                    .as_ref()
+                    .filter(|state| state.settings.on_stack_replacement)
+                    .and_then(|state| state.installed.get(data, head))
+                    .and_then(|artifact| (*artifact).code())
+            };
             if find().is_none() {
                 request(data, head);
             }
@@ -183,28 +204,53 @@ unsafe fn request(data: *mut CodeData, entry: u32) {
         let (settings, id, failed) = {
             let mut state = state();
             let Some(state) = state.as_mut() else { return };
-            if entry != 0 && !state.settings.on_stack_replacement || !state.asked.insert((data as usize, entry)) {
+            if entry != 0 && !state.settings.on_stack_replacement
+                || !state.asked.insert((data as usize, entry))
+            {
                 return;
             }
             state.next_id += 1;
-            (state.settings.clone(), state.next_id, state.failed.get(&(data as usize)).cloned().unwrap_or_default())
+            (
+                state.settings.clone(),
+                state.next_id,
+                state
+                    .failed
+                    .get(&(data as usize))
+                    .cloned()
+                    .unwrap_or_default(),
+            )
         };
-        let Some(mut job) = snapshot::take(data, entry) else { return };
+        let Some(mut job) = snapshot::take(data, entry) else {
+            return;
+        };
         let artifact = Artifact::new(id, data, entry);
         job.id = id;
         job.process = process(artifact);
         job.failed = failed;
         job.options = settings.options.clone();
         let name = job.codes[0].name.clone();
-        if settings.dump_filter.as_ref().is_some_and(|filter| !name.contains(filter.as_str())) {
+        if settings
+            .dump_filter
+            .as_ref()
+            .is_some_and(|filter| !name.contains(filter.as_str()))
+        {
             job.options.dump_hir = false;
             job.options.dump_llvm = false;
             job.options.dump_asm = false;
         }
         (*artifact).hold(&job);
-        let Ok(bytes) = postcard::to_allocvec(&job) else { return };
+        let Ok(bytes) = postcard::to_allocvec(&job) else {
+            return;
+        };
         if let Some(state) = state().as_mut() {
-            state.under_way.insert(id, Waiting { artifact, name, since: started });
+            state.under_way.insert(
+                id,
+                Waiting {
+                    artifact,
+                    name,
+                    since: started,
+                },
+            );
             state.stall(started.elapsed());
         }
         let job = Job { id, heat: 0, bytes };
@@ -244,7 +290,12 @@ fn wake() {
 unsafe fn install(finished: Finished) {
     let started = Instant::now();
     let (id, result, elapsed) = match finished {
-        Finished::Compiled { id, object, metadata, elapsed } => (id, Ok((object, metadata)), elapsed),
+        Finished::Compiled {
+            id,
+            object,
+            metadata,
+            elapsed,
+        } => (id, Ok((object, metadata)), elapsed),
         Finished::Refused { id, reason } => (id, Err((false, reason)), Duration::ZERO),
         Finished::Failed { id, message } => (id, Err((true, message)), Duration::ZERO),
         Finished::Dropped { id } => return drop_job(id),
@@ -252,7 +303,9 @@ unsafe fn install(finished: Finished) {
     let (waiting, settings) = {
         let mut state = state();
         let Some(state) = state.as_mut() else { return };
-        let Some(waiting) = state.under_way.remove(&id) else { return };
+        let Some(waiting) = state.under_way.remove(&id) else {
+            return;
+        };
         (waiting, state.settings.clone())
     };
     // SAFETY: the artifact is ours; it holds its codes, so their data is live. GIL held.
@@ -260,9 +313,11 @@ unsafe fn install(finished: Finished) {
         let artifact = waiting.artifact;
         let (data, entry) = ((*artifact).data, (*artifact).entry);
         let placed = result.and_then(|(code, metadata)| {
-            let metadata: Metadata = postcard::from_bytes(&metadata).map_err(|error| (true, error.to_string()))?;
+            let metadata: Metadata =
+                postcard::from_bytes(&metadata).map_err(|error| (true, error.to_string()))?;
             dump(&settings, &waiting.name, id, &metadata);
-            let placed = object::place(CodeMemory::global(), &code).map_err(|error| (true, error.to_string()))?;
+            let placed = object::place(CodeMemory::global(), &code)
+                .map_err(|error| (true, error.to_string()))?;
             Ok((placed, metadata))
         });
         match placed {
@@ -302,7 +357,11 @@ unsafe fn install(finished: Finished) {
                     .anchors
                     .iter()
                     .copied()
-                    .chain((&(*artifact).metadata.inlined).iter().map(|index| (*(&(*artifact).codes)[*index as usize]).code as u64))
+                    .chain(
+                        (&(*artifact).metadata.inlined)
+                            .iter()
+                            .map(|index| (*(&(*artifact).codes)[*index as usize]).code as u64),
+                    )
                     .collect();
                 (*artifact).keep_only(|object| needed.contains(&object));
             }
@@ -329,7 +388,9 @@ unsafe fn install(finished: Finished) {
 fn drop_job(id: u64) {
     let mut state = state();
     let Some(state) = state.as_mut() else { return };
-    let Some(waiting) = state.under_way.remove(&id) else { return };
+    let Some(waiting) = state.under_way.remove(&id) else {
+        return;
+    };
     // SAFETY: the artifact holds its code, so the data is live. The artifact itself is left: it never was anything.
     unsafe {
         let (data, entry) = ((*waiting.artifact).data, (*waiting.artifact).entry);
@@ -339,11 +400,27 @@ fn drop_job(id: u64) {
 }
 
 fn dump(settings: &Settings, name: &str, id: u64, metadata: &Metadata) {
-    let Some(folder) = &settings.dump_folder else { return };
-    let plain: String = name.rsplit(':').next().unwrap_or(name).chars().map(|c| if c.is_alphanumeric() || c == '.' || c == '_' { c } else { '_' }).collect();
+    let Some(folder) = &settings.dump_folder else {
+        return;
+    };
+    let plain: String = name
+        .rsplit(':')
+        .next()
+        .unwrap_or(name)
+        .chars()
+        .map(|c| {
+            if c.is_alphanumeric() || c == '.' || c == '_' {
+                c
+            } else {
+                '_'
+            }
+        })
+        .collect();
     for (kind, text) in &metadata.dumps {
         let file = folder.join(format!("{id:04}-{plain}.{kind}"));
-        if let Err(error) = std::fs::create_dir_all(folder).and_then(|()| std::fs::write(&file, text)) {
+        if let Err(error) =
+            std::fs::create_dir_all(folder).and_then(|()| std::fs::write(&file, text))
+        {
             tracing::warn!("{} cannot be written: {error}", file.display());
         }
     }
@@ -363,7 +440,11 @@ pub(super) unsafe fn note_exit(artifact: *mut Artifact, plan: usize) {
         match reason {
             Reason::Raised | Reason::State => return,
             Reason::Events | Reason::FrameObserved => {
-                if (*artifact).entry != 0 || state().as_ref().is_some_and(|state| state.installed.has_loop(data)) {
+                if (*artifact).entry != 0
+                    || state()
+                        .as_ref()
+                        .is_some_and(|state| state.installed.has_loop(data))
+                {
                     (*data).heat = HEAT_TO_RETURN;
                 }
                 return;
@@ -378,7 +459,9 @@ pub(super) unsafe fn note_exit(artifact: *mut Artifact, plan: usize) {
             }
             return;
         }
-        let Some(inner) = plan_of.frames.last() else { return };
+        let Some(inner) = plan_of.frames.last() else {
+            return;
+        };
         let code = (*(&(*artifact).codes)[inner.code as usize]).code as u64;
         let entry = (*artifact).entry;
         let mut state = state();
@@ -388,7 +471,11 @@ pub(super) unsafe fn note_exit(artifact: *mut Artifact, plan: usize) {
             return;
         }
         *attempts += 1;
-        state.failed.entry(data as usize).or_default().push((code, inner.offset));
+        state
+            .failed
+            .entry(data as usize)
+            .or_default()
+            .push((code, inner.offset));
         state.totals.retired += 1;
         state.asked.remove(&(data as usize, entry));
         state.installed.remove(data, entry);
@@ -405,7 +492,10 @@ fn process(artifact: *mut Artifact) -> Process {
     let freelist = |field: usize| {
         // SAFETY: hotstamp runs in the main interpreter.
         let interp = unsafe { ffi::PyInterpreterState_Main() } as usize;
-        (interp + std::mem::offset_of!(ffi::PyInterpreterState, object_state) + std::mem::offset_of!(ffi::_py_object_state, freelists) + field) as u64
+        (interp
+            + std::mem::offset_of!(ffi::PyInterpreterState, object_state)
+            + std::mem::offset_of!(ffi::_py_object_state, freelists)
+            + field) as u64
     };
     let library = |name: &str| super::library::address_of(name).unwrap_or(0) as u64;
     Process {

@@ -5,7 +5,10 @@
 use std::collections::{HashMap, VecDeque};
 use std::ffi::CStr;
 
-use hotstamp_job::{Attribute, Builtin, Code, Constant, Job, Known, Object, ObjectKind, Place, Seen, Site as JobSite};
+use hotstamp_job::{
+    Attribute, Builtin, Code, Constant, Job, Known, Object, ObjectKind, Place, Seen,
+    Site as JobSite,
+};
 use hotstamp_layout::bytecode::base_code;
 use hotstamp_layout::ffi::{self, PyFunctionObject, PyObject, PyTypeObject};
 use hotstamp_layout::opcode::Opcode;
@@ -39,7 +42,14 @@ struct Snapshot<'a> {
 /// `data` is live; GIL held.
 pub unsafe fn take(data: *mut CodeData, entry: u32) -> Option<Job> {
     let stubs = caches::stubs()?;
-    let mut snapshot = Snapshot { stubs, codes: Vec::new(), by_data: HashMap::new(), objects: Vec::new(), by_object: HashMap::new(), pending: VecDeque::new() };
+    let mut snapshot = Snapshot {
+        stubs,
+        codes: Vec::new(),
+        by_data: HashMap::new(),
+        objects: Vec::new(),
+        by_object: HashMap::new(),
+        pending: VecDeque::new(),
+    };
     // SAFETY: passed on.
     unsafe {
         snapshot.index_of(data);
@@ -48,8 +58,18 @@ pub unsafe fn take(data: *mut CodeData, entry: u32) -> Option<Job> {
             snapshot.codes.push(code);
         }
     }
-    let memory_helpers = (0..=u8::MAX).map(|opcode| helpers::memory_helper(opcode).map_or(0, |(helper, _)| helper as usize as u64)).collect();
-    Some(Job { codes: snapshot.codes, objects: snapshot.objects, entry, memory_helpers, ..Job::default() })
+    let memory_helpers = (0..=u8::MAX)
+        .map(|opcode| {
+            helpers::memory_helper(opcode).map_or(0, |(helper, _)| helper as usize as u64)
+        })
+        .collect();
+    Some(Job {
+        codes: snapshot.codes,
+        objects: snapshot.objects,
+        entry,
+        memory_helpers,
+        ..Job::default()
+    })
 }
 
 impl Snapshot<'_> {
@@ -76,7 +96,10 @@ impl Snapshot<'_> {
             let constants = (0..count)
                 .map(|index| {
                     let object = refs::tuple_item((*code).co_consts, index);
-                    Constant { address: object as u64, value: known(object) }
+                    Constant {
+                        address: object as u64,
+                        value: known(object),
+                    }
                 })
                 .collect();
             let flags = (*code).co_flags as u32;
@@ -100,7 +123,10 @@ impl Snapshot<'_> {
                 frame_words: (*data).frame_words,
                 stack_size: (*code).co_stacksize as u32,
                 simple_arguments: (*data).flags & SIMPLE_ARGUMENTS != 0,
-                plain_start: (*code).co_ncellvars == 0 && (*code).co_nfreevars == 0 && flags & generator == 0 && flags & optimized == optimized,
+                plain_start: (*code).co_ncellvars == 0
+                    && (*code).co_nfreevars == 0
+                    && flags & generator == 0
+                    && flags & optimized == optimized,
                 sites: self.sites(data, &bytecode),
                 bytecode,
             }
@@ -117,7 +143,11 @@ impl Snapshot<'_> {
             while at < end {
                 let site = at.cast::<Site>();
                 let payload = (*site).flags & SITE_HAS_PAYLOAD != 0;
-                at = at.add(if payload { Site::FULL_BYTES } else { Site::HEADER_BYTES });
+                at = at.add(if payload {
+                    Site::FULL_BYTES
+                } else {
+                    Site::HEADER_BYTES
+                });
                 if (*site).helper.is_null() {
                     continue;
                 }
@@ -125,8 +155,19 @@ impl Snapshot<'_> {
                 if sites.last().is_some_and(|(last, _)| *last == offset) {
                     continue;
                 }
-                let seen = if payload { self.seen(site, bytecode[offset as usize * 2]) } else { Seen::Nothing };
-                sites.push((offset, JobSite { address: site as u64, helper: (*site).helper as u64, seen }));
+                let seen = if payload {
+                    self.seen(site, bytecode[offset as usize * 2])
+                } else {
+                    Seen::Nothing
+                };
+                sites.push((
+                    offset,
+                    JobSite {
+                        address: site as u64,
+                        helper: (*site).helper as u64,
+                        seen,
+                    },
+                ));
             }
         }
         sites.sort_by_key(|(offset, _)| *offset);
@@ -139,7 +180,11 @@ impl Snapshot<'_> {
             let stubs = self.stubs;
             let words = (*Site::payload(site)).words;
             let target = (*site).target;
-            let undecided = if words[2] >> 32 == 0 { Seen::Nothing } else { Seen::Megamorphic };
+            let undecided = if words[2] >> 32 == 0 {
+                Seen::Nothing
+            } else {
+                Seen::Megamorphic
+            };
             match Opcode::from_u8(opcode) {
                 Some(Opcode::LOAD_GLOBAL) => {
                     let cell = words[1];
@@ -173,10 +218,16 @@ impl Snapshot<'_> {
                         undecided
                     }
                 }
-                Some(Opcode::LOAD_ATTR | Opcode::STORE_ATTR) => self.attribute(target, words, undecided),
+                Some(Opcode::LOAD_ATTR | Opcode::STORE_ATTR) => {
+                    self.attribute(target, words, undecided)
+                }
                 Some(Opcode::CALL) if words[0] != 0 => {
                     self.object(words[3]);
-                    Seen::Construct { class: words[0], version: words[1] as u32, init: words[3] }
+                    Seen::Construct {
+                        class: words[0],
+                        version: words[1] as u32,
+                        init: words[3],
+                    }
                 }
                 _ => undecided,
             }
@@ -190,14 +241,24 @@ impl Snapshot<'_> {
             if target == stubs.attr_module || target == stubs.method_module {
                 let value = *(words[1] as *const u64) & !1;
                 self.object(value);
-                return Seen::Module { owner: words[3], cell: words[1], value };
+                return Seen::Module {
+                    owner: words[3],
+                    cell: words[1],
+                    value,
+                };
             }
             if target == stubs.attr_type || target == stubs.method_type {
                 let value = words[1] & !1;
                 self.object(value);
-                return Seen::TypeAttribute { version: words[0] as u32, value };
+                return Seen::TypeAttribute {
+                    version: words[0] as u32,
+                    value,
+                };
             }
-            if target == stubs.attr_polymorphic || target == stubs.method_polymorphic || target == stubs.store_polymorphic {
+            if target == stubs.attr_polymorphic
+                || target == stubs.method_polymorphic
+                || target == stubs.store_polymorphic
+            {
                 let record = &*(words[1] as *const [PolymorphicEntry; POLYMORPHIC_ENTRIES]);
                 let types: Vec<Attribute> = record
                     .iter()
@@ -217,20 +278,45 @@ impl Snapshot<'_> {
     /// How a stub (or its entry for polymorphic sites) finds an attribute.
     unsafe fn place(&mut self, target: CodePtr, words: [u64; 4], entry: bool) -> Option<Attribute> {
         let stubs = self.stubs;
-        let is = |stub: CodePtr, stub_entry: CodePtr| target == if entry { stub_entry } else { stub };
+        let is =
+            |stub: CodePtr, stub_entry: CodePtr| target == if entry { stub_entry } else { stub };
         let (version, offset) = (words[0] as u32, (words[0] >> 32) as u32);
         let valid = words[2] as u32;
         let place = if is(stubs.attr_inline, stubs.attr_inline_entry) {
             // SAFETY: see `seen`.
-            Place::Inline { offset, valid, index: 0 }
+            Place::Inline {
+                offset,
+                valid,
+                index: 0,
+            }
         } else if is(stubs.store_inline, stubs.store_inline_entry) {
-            Place::Inline { offset, valid, index: words[1] as u32 }
-        } else if is(stubs.attr_slot, stubs.attr_slot_entry) || is(stubs.store_slot, stubs.store_slot_entry) {
+            Place::Inline {
+                offset,
+                valid,
+                index: words[1] as u32,
+            }
+        } else if is(stubs.attr_slot, stubs.attr_slot_entry)
+            || is(stubs.store_slot, stubs.store_slot_entry)
+        {
             Place::Slot { offset }
-        } else if is(stubs.attr_class, stubs.attr_class_entry) || is(stubs.method_class, stubs.method_class_entry) {
-            Place::Class { value: words[1] & !1 }
-        } else if is(stubs.attr_class_unshadowed, stubs.attr_class_unshadowed_entry) || is(stubs.method_class_unshadowed, stubs.method_class_unshadowed_entry) {
-            Place::ClassUnshadowed { value: words[1] & !1, valid, keys: words[3] }
+        } else if is(stubs.attr_class, stubs.attr_class_entry)
+            || is(stubs.method_class, stubs.method_class_entry)
+        {
+            Place::Class {
+                value: words[1] & !1,
+            }
+        } else if is(
+            stubs.attr_class_unshadowed,
+            stubs.attr_class_unshadowed_entry,
+        ) || is(
+            stubs.method_class_unshadowed,
+            stubs.method_class_unshadowed_entry,
+        ) {
+            Place::ClassUnshadowed {
+                value: words[1] & !1,
+                valid,
+                keys: words[3],
+            }
         } else {
             return None;
         };
@@ -246,9 +332,13 @@ impl Snapshot<'_> {
         if address == 0 || self.by_object.contains_key(&(address as usize)) {
             return;
         }
-        self.by_object.insert(address as usize, self.objects.len() as u32);
+        self.by_object
+            .insert(address as usize, self.objects.len() as u32);
         let place = self.objects.len();
-        self.objects.push(Object { address, kind: ObjectKind::Other });
+        self.objects.push(Object {
+            address,
+            kind: ObjectKind::Other,
+        });
         // SAFETY: a live object, GIL held.
         self.objects[place].kind = unsafe { self.kind(address as *mut PyObject) };
     }
@@ -265,14 +355,20 @@ impl Snapshot<'_> {
                 let small = refs::code_len((*data).code) * 2 <= LARGEST_CALLEE;
                 // Also what is too large to be inlined is called directly.
                 let _ = small;
-                return ObjectKind::Function { code: self.index_of(data), data: data as u64 };
+                return ObjectKind::Function {
+                    code: self.index_of(data),
+                    data: data as u64,
+                };
             }
             if object == (&raw mut ffi::PyRange_Type).cast() {
                 return ObjectKind::RangeClass;
             }
             if refs::is_type(object, &raw const ffi::PyType_Type) {
                 let class = object.cast::<PyTypeObject>();
-                return ObjectKind::Class { version: (*class).tp_version_tag, init: None };
+                return ObjectKind::Class {
+                    version: (*class).tp_version_tag,
+                    init: None,
+                };
             }
             if refs::is_type(object, &raw const ffi::PyCFunction_Type) {
                 return builtin(object.cast()).map_or(ObjectKind::Other, ObjectKind::Builtin);
@@ -334,7 +430,11 @@ unsafe fn known(object: *mut PyObject) -> Known {
         if refs::is_exact_long(object) {
             let mut overflow = 0;
             let value = ffi::PyLong_AsLongLongAndOverflow(object, &raw mut overflow);
-            return if overflow == 0 { Known::Int(value) } else { Known::Other };
+            return if overflow == 0 {
+                Known::Int(value)
+            } else {
+                Known::Other
+            };
         }
         if refs::is_exact_float(object) {
             return Known::Float(ffi::PyFloat_AsDouble(object));
