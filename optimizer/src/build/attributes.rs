@@ -300,7 +300,8 @@ impl Builder<'_> {
             _ => return self.general(),
         };
         self.guard_attribute(object, attribute);
-        if matches!(op, Op::StoreInline { .. }) {
+        let fresh = self.state.facts.fresh.contains(&object);
+        if matches!(op, Op::StoreInline { .. }) && !fresh {
             self.emit_guarded(Op::GuardNoDict, Type::Void, &[object]);
         }
         self.pop();
@@ -331,7 +332,10 @@ impl Builder<'_> {
         if let Some(known) = known {
             self.copy_facts(known, old);
         }
-        self.release(old);
+        // A new instance had nothing there.
+        if !fresh || known.is_some() {
+            self.release(old);
+        }
         self.release_entry(owner);
         Ok(())
     }

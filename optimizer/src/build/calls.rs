@@ -46,7 +46,7 @@ impl Builder<'_> {
                     self.emit_guarded(Op::GuardFunction(wanted, globals), Type::Void, &[function]);
                 }
                 if self.may_inline(code) {
-                    return self.inline(address, code, arguments);
+                    return self.inline(address, code, arguments, None);
                 }
                 self.call_python(address, code, arguments)
             }
@@ -54,6 +54,7 @@ impl Builder<'_> {
                 self.make_range(count)
             }
             Some(ObjectKind::Builtin(builtin)) => self.call_builtin(builtin, count, has_self),
+            Some(ObjectKind::Class { .. }) if !has_self => self.construct(address, callable, count),
             _ => self.general(),
         }
     }
@@ -82,8 +83,44 @@ impl Builder<'_> {
                 < 2
     }
 
+    /// A call of a class whose instances `object.__new__` makes: the instance is made here, `__init__` is inlined.
+    fn construct(&mut self, class: u64, callable: Entry, count: usize) -> Step<()> {
+        let hotstamp_job::Seen::Construct { class: seen, version, init } = self.seen() else {
+            return self.general();
+        };
+        let (Some(ObjectKind::Function { code: Some(code), .. }), true) = (self.object_kind(init).cloned(), seen == class) else {
+            return self.general();
+        };
+        let callee = &self.job.codes[code as usize];
+        if !callee.simple_arguments || callee.argcount as usize != count + 1 || !self.may_inline(code) {
+            return self.general();
+        }
+        let Some(object) = self.reference(callable) else { return self.general() };
+        if self.state.facts.class_objects.get(&object) != Some(&version) {
+            self.emit_guarded(Op::GuardClassObject(version), Type::Void, &[object]);
+            self.state.facts.class_objects.insert(object, version);
+        }
+        if self.state.facts.functions.insert(init) {
+            let function = self.constant(init);
+            self.emit_guarded(Op::GuardFunction(callee.address, callee.globals), Type::Void, &[function]);
+        }
+        self.own_all();
+        let instance = self.emit(Op::NewInstance(class), Type::Ref, &[]);
+        let facts = &mut self.state.facts;
+        facts.version.insert(instance, version);
+        facts.inline.insert(instance);
+        facts.fresh.insert(instance);
+        self.inline(init, code, count, Some(instance))
+    }
+
     /// Moves the arguments into an inlined frame and builds the callee's body here.
-    fn inline(&mut self, function: u64, code: u32, arguments: usize) -> Step<()> {
+    fn inline(
+        &mut self,
+        function: u64,
+        code: u32,
+        arguments: usize,
+        instance: Option<Value>,
+    ) -> Step<()> {
         let path = self.path_of();
         self.own_all();
         let callee = &self.job.codes[code as usize];
@@ -97,6 +134,10 @@ impl Builder<'_> {
             .any(|entry| matches!(entry, Entry::Range(..) | Entry::Maybe(..)))
         {
             return self.unsupported("an unbound or virtual argument");
+        }
+        if let Some(instance) = instance {
+            // The caller holds it while `__init__` runs.
+            locals.insert(0, Entry::Borrowed(instance));
         }
         locals.resize(nlocalsplus, Entry::Null);
         // Callable, and the null in self's place.
@@ -114,7 +155,10 @@ impl Builder<'_> {
         }
         self.anchors.insert(function);
         self.inlined.insert(code);
-        let parent = self.frame_state(offset);
+        let mut parent = self.frame_state(offset);
+        if let Some(instance) = instance {
+            std::rc::Rc::make_mut(&mut parent).instance = Some(instance);
+        }
         let caller = self.function().context;
         let caller_state = self.state.clone();
         let facts = std::mem::take(&mut self.state.facts);
@@ -139,6 +183,15 @@ impl Builder<'_> {
         let mut edges = Vec::new();
         for (edge, value) in built.returns {
             self.resume_edge(edge);
+            if let Some(instance) = instance {
+                if self.constant_address(value) != Some(self.job.process.none_object) {
+                    self.hints.not_inlined.insert(path);
+                    return Err(super::Stop::Restart);
+                }
+                self.return_inlined(Entry::Owned(instance), &caller_state, &parent)?;
+                edges.push(super::Edge { block: self.block, state: self.state.clone() });
+                continue;
+            }
             self.return_inlined(value, &caller_state, &parent)?;
             edges.push(super::Edge {
                 block: self.block,

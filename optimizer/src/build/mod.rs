@@ -96,6 +96,8 @@ pub(crate) struct Facts {
     cells: HashSet<u64>,
     /// Functions whose code was compared; lost with `version`.
     functions: HashSet<u64>,
+    /// Instances made here that nobody else knows: a field that is not in `fields` is empty. Lost with `version`.
+    fresh: HashSet<Value>,
     /// Contents of fields: (object, offset) -> value; lost with `version`, and when another object's field of that offset is stored to.
     fields: HashMap<(Value, u32), Value>,
 }
@@ -109,6 +111,7 @@ impl Facts {
         self.keys.clear();
         self.cells.clear();
         self.functions.clear();
+        self.fresh.clear();
         self.fields.clear();
     }
 
@@ -125,6 +128,7 @@ impl Facts {
         self.inline.retain(|key| other.inline.contains(key));
         self.keys.retain(|key| other.keys.contains(key));
         self.functions.retain(|key| other.functions.contains(key));
+        self.fresh.clear();
         self.cells.retain(|key| other.cells.contains(key));
         self.fields
             .retain(|key, value| other.fields.get(key) == Some(value));
@@ -481,7 +485,7 @@ impl<'j> Builder<'j> {
             offset,
             locals: self.state.locals.clone(),
             stack: self.state.stack.clone(),
-            frame: None,
+            instance: None,
             parent: function.parent.clone(),
         })
     }

@@ -365,8 +365,8 @@ pub struct FrameState {
     pub locals: Vec<Entry>,
     /// The operand stack.
     pub stack: Vec<Entry>,
-    /// The real frame's address, if an inlined frame has one.
-    pub frame: Option<Value>,
+    /// The instance that the call in progress makes (owned): it takes the place of `__init__`'s result.
+    pub instance: Option<Value>,
     /// The caller, for inlined frames.
     pub parent: Option<Rc<FrameState>>,
 }

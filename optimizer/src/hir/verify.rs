@@ -42,6 +42,7 @@ pub fn verify(graph: &Graph) -> Result<(), Broken> {
                     };
                     all.extend(entry.values().map(|value| (value, want)));
                 }
+                all.extend(state.instance.map(|value| (value, Some(Type::Ref))));
                 next = state.parent.as_deref();
             }
             all

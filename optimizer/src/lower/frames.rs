@@ -242,6 +242,7 @@ impl<'c> Lower<'c, '_> {
                 .iter()
                 .map(|entry| self.source(*entry, handed))
                 .collect(),
+            instance: state.instance.map(|value| self.source(Entry::Owned(value), handed)),
         }
     }
 
@@ -302,6 +303,7 @@ impl<'c> Lower<'c, '_> {
                 .map(|entry| place(entry, &mut handed))
                 .collect(),
             stack,
+            instance: None,
         };
         self.add_plan(
             ExitPlan {

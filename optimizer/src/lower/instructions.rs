@@ -375,6 +375,12 @@ impl<'c> Lower<'c, '_> {
                 self.pointers.insert(value, object);
                 bits.into()
             }
+            Op::NewInstance(class) => {
+                let object = self.call64(self.job.process.new_instance, &[self.i64(*class).into()])?;
+                let pointer = self.b.build_int_to_ptr(object, self.context.ptr_type(Default::default()), "")?;
+                self.pointers.insert(value, pointer);
+                object.into()
+            }
             Op::Borrow => {
                 let bits = self.int(args[0])?;
                 self.b.build_or(bits, self.i64(1), "")?.into()
@@ -392,7 +398,7 @@ impl<'c> Lower<'c, '_> {
             Op::HelperOutput(place) => return self.helper_output(value, *place),
             Op::CallPython { .. } => return self.call_python(value),
             Op::Poll => return self.poll(value),
-            Op::RegisterHelper { .. } | Op::NewInstance(_) | Op::PushFrame(_) | Op::PopFrame => {
+            Op::RegisterHelper { .. } | Op::PushFrame(_) | Op::PopFrame => {
                 return Err(LowerError::Kind);
             }
         };

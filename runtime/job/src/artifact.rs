@@ -89,6 +89,8 @@ pub struct FramePlan {
     pub locals: Vec<Source>,
     /// The operand stack.
     pub stack: Vec<Source>,
+    /// The call makes an instance, whose `__init__` is the next frame: what takes the place of its result.
+    pub instance: Option<Source>,
 }
 
 /// What becomes of the reference in a value.

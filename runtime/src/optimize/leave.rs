@@ -199,7 +199,7 @@ pub(super) unsafe extern "C" fn leave(
         let data_of = |frame: &FramePlan| (&(*artifact).codes)[frame.code as usize];
         let values = Values(values);
         let mut made = Vec::new();
-        let mut frames: Vec<(*mut Frame, *mut CodeData, u32)> =
+        let mut frames: Vec<(*mut Frame, *mut CodeData, u32, Option<usize>)> =
             Vec::with_capacity(plan.frames.len());
         for (depth, frame_plan) in plan.frames.iter().enumerate() {
             let data = data_of(frame_plan);
@@ -221,9 +221,13 @@ pub(super) unsafe extern "C" fn leave(
                 )
             };
             set_instruction(this, data, frame_plan.offset);
-            frames.push((this, data, frame_plan.offset));
+            let instance = frame_plan
+                .instance
+                .and_then(|source| materialize(source, values))
+                .map(|(bits, _)| bits);
+            frames.push((this, data, frame_plan.offset, instance));
         }
-        let Some((inner, data, offset)) = frames.pop() else {
+        let Some((inner, data, offset, _)) = frames.pop() else {
             unreachable!("every plan has a frame");
         };
         // A loop's code runs on the native frame of a baseline body, which goes on there with the outermost frame.
@@ -235,13 +239,49 @@ pub(super) unsafe extern "C" fn leave(
             (_, false) => resume::resume_frame(tstate, inner, data, offset),
             (_, true) => return resume::hand_back(tstate, inner, data, offset),
         };
-        while let Some((outer, data, call)) = frames.pop() {
+        while let Some((outer, data, call, instance)) = frames.pop() {
+            if let Some(instance) = instance {
+                bits = finish_instance(bits, StackRef { bits: instance });
+            }
             if on_body && frames.is_empty() {
                 return resume::hand_back_returned(tstate, outer, data, call, bits);
             }
             bits = resume::return_into(tstate, outer, data, call, bits);
         }
         bits
+    }
+}
+
+/// What a call of a class gives once `__init__` returned `bits` (0 with an exception set): the instance, or 0.
+unsafe fn finish_instance(bits: usize, instance: StackRef) -> usize {
+    // SAFETY: both own what they say.
+    unsafe {
+        let result = StackRef { bits };
+        if bits != 0 && result.is_none() {
+            return instance.bits;
+        }
+        if bits != 0 {
+            ffi::PyErr_Format(
+                ffi::PyExc_TypeError,
+                c"__init__() should return None, not '%.200s'".as_ptr(),
+                (*result.type_of()).tp_name,
+            );
+            result.close();
+        }
+        instance.close();
+        0
+    }
+}
+
+/// A new instance of a class that `object.__new__` makes. There is no way back from here without memory.
+pub(super) unsafe extern "C" fn new_instance(class: *mut ffi::PyTypeObject) -> *mut PyObject {
+    // SAFETY: a live class, GIL held.
+    unsafe {
+        let object = ffi::PyType_GenericAlloc(class, 0);
+        if object.is_null() {
+            ffi::Py_FatalError(c"hotstamp: out of memory for an instance".as_ptr());
+        }
+        object
     }
 }
 
