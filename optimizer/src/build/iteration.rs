@@ -35,7 +35,7 @@ impl Builder<'_> {
                 let fewer = self.emit(Op::IntAddWrapping, Type::Int, &[left, one]);
                 self.state.stack[place] = Entry::Range(after, fewer, step);
                 self.push_unboxed(next);
-                return Ok(());
+                Ok(())
             }
             entry => {
                 let (op, class) = match self.seen() {

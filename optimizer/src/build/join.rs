@@ -145,7 +145,7 @@ impl Builder<'_> {
     fn convert(&mut self, entry: Entry, kind: Kind) -> Step<Vec<Value>> {
         Ok(match kind {
             Kind::Same(_) => Vec::new(),
-            Kind::Ref => vec![self.to_reference(entry)?],
+            Kind::Ref => vec![self.owned_reference(entry)?],
             Kind::Unboxed(ty) => {
                 self.guard_bound(entry);
                 let value = self.unboxed_value(entry, ty);
@@ -190,7 +190,7 @@ impl Builder<'_> {
     }
 
     /// An owned Ref for any entry.
-    fn to_reference(&mut self, entry: Entry) -> Step<Value> {
+    fn owned_reference(&mut self, entry: Entry) -> Step<Value> {
         match entry {
             Entry::Maybe(flag, value) => Ok(self.emit(Op::BoxMaybe, Type::Ref, &[flag, value])),
             Entry::Range(..) => Ok(self.not_a_reference(entry)),

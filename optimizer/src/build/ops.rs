@@ -75,7 +75,7 @@ impl Builder<'_> {
             Opcode::POP_JUMP_IF_NOT_NONE => self.pop_jump_if_none(false)?,
             Opcode::RETURN_VALUE => self.return_value(),
 
-            Opcode::TO_BOOL => self.to_bool()?,
+            Opcode::TO_BOOL => self.truth_of_top()?,
             Opcode::UNARY_NOT => {
                 let entry = self.pop();
                 let value = self.as_bool(entry);
@@ -325,7 +325,7 @@ impl Builder<'_> {
         }
     }
 
-    fn to_bool(&mut self) -> Step<()> {
+    fn truth_of_top(&mut self) -> Step<()> {
         self.before();
         let entry = self.state.stack[self.state.stack.len() - 1];
         let known = self.known(entry);

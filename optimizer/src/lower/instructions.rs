@@ -243,7 +243,7 @@ impl<'c> Lower<'c, '_> {
                 let place = self.indexed(items, index)?;
                 let old = self.load_pointer(place, 0)?;
                 self.store(place, 0, new.into())?;
-                self.from_heap(old)?.into()
+                self.taken_from_heap(old)?.into()
             }
             Op::Items(count) => {
                 let object = self.object(args[0])?;
@@ -318,14 +318,14 @@ impl<'c> Lower<'c, '_> {
                 let old = self.load_pointer(object, *offset as usize)?;
                 self.store(object, *offset as usize, new.into())?;
                 self.note_insertion(object, old, *valid, *index)?;
-                self.from_heap(old)?.into()
+                self.taken_from_heap(old)?.into()
             }
             Op::StoreSlot(offset) => {
                 let object = self.object(args[0])?;
                 let new = self.heap_pointer(args[1])?;
                 let old = self.load_pointer(object, *offset as usize)?;
                 self.store(object, *offset as usize, new.into())?;
-                self.from_heap(old)?.into()
+                self.taken_from_heap(old)?.into()
             }
             Op::NextOfList | Op::NextOfTuple => return self.next_of(value),
             Op::TakeSequence => {
@@ -333,7 +333,7 @@ impl<'c> Lower<'c, '_> {
                 let offset = offset_of!(ffi::_PyListIterObject, it_seq);
                 let sequence = self.load_pointer(iterator, offset)?;
                 self.store(iterator, offset, self.i64(0).into())?;
-                self.from_heap(sequence)?.into()
+                self.taken_from_heap(sequence)?.into()
             }
             Op::RangeWord(word) => {
                 let iterator = self.object(args[0])?;

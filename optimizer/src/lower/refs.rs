@@ -121,7 +121,7 @@ impl<'c> Lower<'c, '_> {
     }
 
     /// The bits of an object that the heap owned until now: the tag if it is immortal, or the null reference.
-    pub(super) fn from_heap(&mut self, object: PointerValue<'c>) -> Lowered<IntValue<'c>> {
+    pub(super) fn taken_from_heap(&mut self, object: PointerValue<'c>) -> Lowered<IntValue<'c>> {
         let null = self.is_null(object)?;
         let (some, done) = (self.new_block(""), self.new_block(""));
         let from = self.current();
@@ -228,7 +228,7 @@ impl<'c> Lower<'c, '_> {
         self.b.position_at_end(replace);
         let new = self.box_float(float)?;
         self.store(place, 0, new.into())?;
-        let bits = self.from_heap(old)?;
+        let bits = self.taken_from_heap(old)?;
         self.release_bits(bits, state)?;
         self.b.build_unconditional_branch(done)?;
         self.b.position_at_end(done);

@@ -125,10 +125,8 @@ fn a_parents_code_stays_and_a_childs_code_is_its_own() {
     unsafe { memory.free(freed, returning(12).len()) };
     let (mut to_parent, mut to_child) = ([0; 2], [0; 2]);
     // SAFETY: both arrays have room for two descriptors.
-    assert_eq!(
-        unsafe { libc::pipe(to_parent.as_mut_ptr()) | libc::pipe(to_child.as_mut_ptr()) },
-        0
-    );
+    let failed = unsafe { libc::pipe(to_parent.as_mut_ptr()) | libc::pipe(to_child.as_mut_ptr()) };
+    assert_eq!(failed, 0);
     let signal = |fd: i32| {
         // SAFETY: one byte is readable at this address.
         assert_eq!(unsafe { libc::write(fd, [0u8].as_ptr().cast(), 1) }, 1);

@@ -358,7 +358,9 @@ unsafe fn install(finished: Finished) {
                     .iter()
                     .copied()
                     .chain(
-                        (&(*artifact).metadata.inlined)
+                        (*artifact)
+                            .metadata
+                            .inlined
                             .iter()
                             .map(|index| (*(&(*artifact).codes)[*index as usize]).code as u64),
                     )
