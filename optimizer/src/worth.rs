@@ -22,7 +22,11 @@ pub fn gain(graph: &Graph, job: &Job) -> f64 {
         if matches!(block.end, End::Exit(_)) {
             continue;
         }
-        let here: f64 = block.insts.iter().map(|&value| weigh(graph, job, value)).sum();
+        let here: f64 = block
+            .insts
+            .iter()
+            .map(|&value| weigh(graph, job, value))
+            .sum();
         total += here * PER_LOOP.powi(depth.min(3));
     }
     total
@@ -31,9 +35,31 @@ pub fn gain(graph: &Graph, job: &Job) -> f64 {
 fn weigh(graph: &Graph, job: &Job, value: crate::hir::Value) -> f64 {
     let inst = graph.inst(value);
     match &inst.op {
-        Op::IntAdd | Op::IntSub | Op::IntMul | Op::IntFloorDiv | Op::IntMod | Op::IntAnd | Op::IntOr | Op::IntXor | Op::IntShl | Op::IntShr | Op::IntCmp(_) | Op::FloatCmp(_) => 2.0,
-        Op::FloatAdd | Op::FloatSub | Op::FloatMul | Op::FloatDiv | Op::FloatPow | Op::FloatSqrt | Op::FloatCall(_) => 4.0,
-        Op::Field(_) | Op::ListItem | Op::TupleItem | Op::ItemAt(_) | Op::StoreInline { .. } | Op::StoreSlot(_) => 1.5,
+        Op::IntAdd
+        | Op::IntSub
+        | Op::IntMul
+        | Op::IntFloorDiv
+        | Op::IntMod
+        | Op::IntAnd
+        | Op::IntOr
+        | Op::IntXor
+        | Op::IntShl
+        | Op::IntShr
+        | Op::IntCmp(_)
+        | Op::FloatCmp(_) => 2.0,
+        Op::FloatAdd
+        | Op::FloatSub
+        | Op::FloatMul
+        | Op::FloatDiv
+        | Op::FloatPow
+        | Op::FloatSqrt
+        | Op::FloatCall(_) => 4.0,
+        Op::Field(_)
+        | Op::ListItem
+        | Op::TupleItem
+        | Op::ItemAt(_)
+        | Op::StoreInline { .. }
+        | Op::StoreSlot(_) => 1.5,
         Op::FieldStoreFloat(_) | Op::ListStoreFloat | Op::ListExchange => 4.0,
         Op::NextOfList | Op::NextOfTuple | Op::NextOfRange => 2.0,
         Op::NewInstance(_) => 20.0,
@@ -44,10 +70,11 @@ fn weigh(graph: &Graph, job: &Job, value: crate::hir::Value) -> f64 {
             // Unboxed locals are boxed for whoever looks.
             let boxes = state.locals.iter().chain(&state.stack).filter(|entry| matches!(entry, crate::hir::Entry::Unboxed(v) if graph.ty(*v) != Type::Bool)).count() as f64;
             let code = &job.codes[graph.contexts[state.context as usize].code as usize];
-            let opcode = match Decoder::starting_at(&code.bytecode, BytecodeOffset(state.offset)).next() {
-                Some(Ok(instruction)) => instruction.opcode,
-                _ => return 0.0,
-            };
+            let opcode =
+                match Decoder::starting_at(&code.bytecode, BytecodeOffset(state.offset)).next() {
+                    Some(Ok(instruction)) => instruction.opcode,
+                    _ => return 0.0,
+                };
             let base = match opcode {
                 // The baseline has caches for these.
                 Opcode::LOAD_ATTR | Opcode::STORE_ATTR => -12.0,
