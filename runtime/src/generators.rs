@@ -204,7 +204,7 @@ struct Known {
     compiled: Compiled,
 }
 
-const KNOWN_COUNT: usize = 64;
+const KNOWN_COUNT: usize = 256;
 
 const UNKNOWN: Known = Known {
     instr: null_mut(),
@@ -220,8 +220,9 @@ const UNKNOWN: Known = Known {
 static mut KNOWN: [Known; KNOWN_COUNT] = [UNKNOWN; KNOWN_COUNT];
 
 fn known_slot(instr: *mut _Py_CODEUNIT) -> *mut Known {
-    let number = instr as usize >> 1;
-    let index = (number ^ number >> 6 ^ number >> 12) % KNOWN_COUNT;
+    // The upper bits of a product with an odd number (the golden ratio's) depend on all bits of the address.
+    let mixed = (instr as usize as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let index = (mixed >> (u64::BITS - KNOWN_COUNT.ilog2())) as usize;
     // SAFETY: an address inside of the table.
     unsafe { (&raw mut KNOWN).cast::<Known>().add(index) }
 }

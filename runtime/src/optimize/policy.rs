@@ -111,6 +111,13 @@ pub fn start(settings: Settings, threshold: u32) {
     STARTED.store(true, Ordering::Relaxed);
     service::set_wakeup(wake);
     hotness::set_hooks(hot_call, hot_loop);
+    unsafe extern "C" fn stop(_: *mut c_void) {
+        service::stop();
+    }
+    // SAFETY: main interpreter, GIL held. Called before anything of the interpreter is taken down; without it results are only delivered for a little longer.
+    unsafe {
+        ffi::PyUnstable_AtExit(ffi::PyInterpreterState_Get(), Some(stop), std::ptr::null_mut());
+    }
 }
 
 /// Sums, if the tier was started.
