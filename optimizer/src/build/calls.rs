@@ -85,24 +85,44 @@ impl Builder<'_> {
 
     /// A call of a class whose instances `object.__new__` makes: the instance is made here, `__init__` is inlined.
     fn construct(&mut self, class: u64, callable: Entry, count: usize) -> Step<()> {
-        let hotstamp_job::Seen::Construct { class: seen, version, init } = self.seen() else {
+        let hotstamp_job::Seen::Construct {
+            class: seen,
+            version,
+            init,
+        } = self.seen()
+        else {
             return self.general();
         };
-        let (Some(ObjectKind::Function { code: Some(code), .. }), true) = (self.object_kind(init).cloned(), seen == class) else {
+        let (
+            Some(ObjectKind::Function {
+                code: Some(code), ..
+            }),
+            true,
+        ) = (self.object_kind(init).cloned(), seen == class)
+        else {
             return self.general();
         };
         let callee = &self.job.codes[code as usize];
-        if !callee.simple_arguments || callee.argcount as usize != count + 1 || !self.may_inline(code) {
+        if !callee.simple_arguments
+            || callee.argcount as usize != count + 1
+            || !self.may_inline(code)
+        {
             return self.general();
         }
-        let Some(object) = self.reference(callable) else { return self.general() };
+        let Some(object) = self.reference(callable) else {
+            return self.general();
+        };
         if self.state.facts.class_objects.get(&object) != Some(&version) {
             self.emit_guarded(Op::GuardClassObject(version), Type::Void, &[object]);
             self.state.facts.class_objects.insert(object, version);
         }
         if self.state.facts.functions.insert(init) {
             let function = self.constant(init);
-            self.emit_guarded(Op::GuardFunction(callee.address, callee.globals), Type::Void, &[function]);
+            self.emit_guarded(
+                Op::GuardFunction(callee.address, callee.globals),
+                Type::Void,
+                &[function],
+            );
         }
         self.own_all();
         let instance = self.emit(Op::NewInstance(class), Type::Ref, &[]);
@@ -189,7 +209,10 @@ impl Builder<'_> {
                     return Err(super::Stop::Restart);
                 }
                 self.return_inlined(Entry::Owned(instance), &caller_state, &parent)?;
-                edges.push(super::Edge { block: self.block, state: self.state.clone() });
+                edges.push(super::Edge {
+                    block: self.block,
+                    state: self.state.clone(),
+                });
                 continue;
             }
             self.return_inlined(value, &caller_state, &parent)?;

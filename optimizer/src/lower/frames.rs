@@ -242,7 +242,9 @@ impl<'c> Lower<'c, '_> {
                 .iter()
                 .map(|entry| self.source(*entry, handed))
                 .collect(),
-            instance: state.instance.map(|value| self.source(Entry::Owned(value), handed)),
+            instance: state
+                .instance
+                .map(|value| self.source(Entry::Owned(value), handed)),
         }
     }
 

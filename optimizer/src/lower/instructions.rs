@@ -376,8 +376,13 @@ impl<'c> Lower<'c, '_> {
                 bits.into()
             }
             Op::NewInstance(class) => {
-                let object = self.call64(self.job.process.new_instance, &[self.i64(*class).into()])?;
-                let pointer = self.b.build_int_to_ptr(object, self.context.ptr_type(Default::default()), "")?;
+                let object =
+                    self.call64(self.job.process.new_instance, &[self.i64(*class).into()])?;
+                let pointer = self.b.build_int_to_ptr(
+                    object,
+                    self.context.ptr_type(Default::default()),
+                    "",
+                )?;
                 self.pointers.insert(value, pointer);
                 object.into()
             }

@@ -116,7 +116,11 @@ pub fn start(settings: Settings, threshold: u32) {
     }
     // SAFETY: main interpreter, GIL held. Called before anything of the interpreter is taken down; without it results are only delivered for a little longer.
     unsafe {
-        ffi::PyUnstable_AtExit(ffi::PyInterpreterState_Get(), Some(stop), std::ptr::null_mut());
+        ffi::PyUnstable_AtExit(
+            ffi::PyInterpreterState_Get(),
+            Some(stop),
+            std::ptr::null_mut(),
+        );
     }
 }
 
