@@ -2,7 +2,7 @@
 """Sweeps of hotstamp's policy: the hotness threshold, and each feature switched off, as interleaved comparisons.
 
     perf/policy.py richards deltablue
-    perf/policy.py richards --thresholds 10,1000 --toggles inline
+    perf/policy.py richards --thresholds 100,1000 --toggles inline
     perf/policy.py richards --mode interpreter --set PYTHON_JIT=1        # any variable, in any mode
 
 The base is the mode as it is by default; every setting is sampled in the same rounds as the base. Writes what warm.py writes.
@@ -30,9 +30,7 @@ THRESHOLD = "HOTSTAMP_AUTO"
 TOGGLES = {
     "inline": "HOTSTAMP_INLINE=0",
     "feedback": "HOTSTAMP_FEEDBACK=0",
-    "annotation-guards": "HOTSTAMP_ANNOTATION_GUARDS=0",
     "osr": "HOTSTAMP_OSR=0",
-    "sections": "HOTSTAMP_CODE_SECTIONS=0",
 }
 #: Many modes share a round, so a benchmark gets more time than in warm.py.
 PLAN = WarmPlan(budget=180.0)
@@ -42,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_benchmarks(made)
     made.add_argument("--mode", default="auto", help="the mode whose policy is swept (default %(default)s)")
-    made.add_argument("--thresholds", default="10,25,50,100", metavar="N,...", help=f"values of {THRESHOLD} (default %(default)s); empty: none")
+    made.add_argument("--thresholds", default="250,1000,4000,16000", metavar="N,...", help=f"values of {THRESHOLD} (default %(default)s); empty: none")
     made.add_argument("--toggles", default=",".join(TOGGLES), metavar="NAME,...", help=f"features to switch off, of {', '.join(TOGGLES)} (default: all); empty: none")
     made.add_argument("--set", action="append", default=[], metavar="VARIABLE=VALUE,...", help="sweep another variable instead; may be repeated")
     comparison.add_plan(made, PLAN)

@@ -17,6 +17,24 @@ import pytest
 # Variables that would decide for the programs under test.
 OURS = ("HOTSTAMP", "HOTSTAMP_TIER", "HOTSTAMP_STATS", "HOTSTAMP_LOG", "HOTSTAMP_CODE_MIB")
 
+# Files that `--sample` leaves whole: what generates every kind of code, and what runs in one process.
+WHOLE = ("test_templates.py", "test_code_memory.py", "test_benchmarks.py")
+
+
+def pytest_addoption(parser):
+    parser.addoption("--sample", type=int, default=1, metavar="N", help=f"only every Nth test of the files other than {', '.join(WHOLE)}: for emulation, where a start takes a second")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config, items):
+    """Behind the markers' choice, so that what they left out is not counted."""
+    step = config.getoption("sample")
+    others = [item for item in items if item.path.name not in WHOLE]
+    left_out = {item for number, item in enumerate(others) if number % step}
+    if left_out:
+        items[:] = [item for item in items if item not in left_out]
+        config.hook.pytest_deselected(items=list(left_out))
+
 
 @functools.cache
 def python_command():

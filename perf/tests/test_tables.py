@@ -10,6 +10,7 @@ import pytest
 from conftest import PERF, QUICK, lab, passed
 
 import ab
+import policy
 from lab import comparison, errors, peertable, results, sizes
 
 
@@ -72,11 +73,18 @@ def test_policy_compares_settings_with_the_default(busy_script: Path, tmp_path: 
     assert all(len(record["modes"]) == 4 for record in rounds)
 
 
+def test_policy_sweeps_by_default_what_the_build_reads():
+    settings = policy.settings(policy.parser().parse_args(["richards"]))
+    assert {setting.partition("=")[0] for setting in settings} == {"HOTSTAMP_AUTO", "HOTSTAMP_INLINE", "HOTSTAMP_FEEDBACK", "HOTSTAMP_OSR"}
+    modes, refused = policy.modes_for("auto", settings)
+    assert not refused and len(modes) == 1 + len(settings)
+
+
 def test_policy_refuses_what_a_mode_does_not_have(here):
     done = here("policy.py", "richards", "--mode", "interpreter")
     assert done.returncode == 2 and "--set" in done.stderr
     done = here("policy.py", "richards", "--toggles", "warp")
-    assert done.returncode == 2 and "annotation-guards" in done.stderr
+    assert done.returncode == 2 and "feedback" in done.stderr
 
 
 def test_ab_interleaves_two_revisions():
