@@ -144,7 +144,7 @@ pub enum Op {
     BoxBool,
     /// An object for an unboxed value if the flag says so, else null: flag, value (owned).
     BoxMaybe,
-    /// The int in an exact int of one digit; leaves otherwise.
+    /// The int in an exact int of at most two digits; leaves otherwise.
     UnboxInt,
     /// The float in an exact float; leaves otherwise.
     UnboxFloat,

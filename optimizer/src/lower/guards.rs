@@ -6,7 +6,7 @@ use hotstamp_layout::ffi;
 use inkwell::IntPredicate;
 use inkwell::values::IntValue;
 
-use super::refs::{COMPACT_LIMIT, FLOAT_VALUE, LV_TAG, OB_DIGIT};
+use super::refs::{COMPACT_LIMIT, FLOAT_VALUE, LV_TAG, OB_DIGIT, SHORT_LIMIT};
 use super::{Lower, LowerError, Lowered};
 use crate::hir::{Op, Reason, Value};
 
@@ -137,13 +137,21 @@ impl<'c> Lower<'c, '_> {
         let is_int = self.compare(IntPredicate::EQ, class, self.i64(self.job.process.int_type))?;
         self.expect(is_int, exit)?;
         let tag = self.load64(object, LV_TAG)?;
-        let compact = self.compare(IntPredicate::ULT, tag, self.i64(COMPACT_LIMIT))?;
+        let short = self.compare(IntPredicate::ULT, tag, self.i64(SHORT_LIMIT))?;
         let too_large = self.exit_block(Reason::IntOverflow, &state)?;
-        self.expect(compact, too_large)?;
-        let digit = self.load32(object, OB_DIGIT)?;
-        let size = self
+        self.expect(short, too_large)?;
+        // Both digits in one load: what stands behind a single digit belongs to the object's memory, and is not used.
+        let digits = self.load64(object, OB_DIGIT)?;
+        let low = self
             .b
-            .build_int_z_extend(digit, self.context.i64_type(), "")?;
+            .build_and(digits, self.i64(u64::from(u32::MAX)), "")?;
+        let high = self.b.build_right_shift(digits, self.i64(32), false, "")?;
+        let high = self
+            .b
+            .build_left_shift(high, self.i64(u64::from(ffi::PyLong_SHIFT)), "")?;
+        let both = self.b.build_or(low, high, "")?;
+        let two = self.compare(IntPredicate::UGE, tag, self.i64(COMPACT_LIMIT))?;
+        let size = self.b.build_select(two, both, low, "")?.into_int_value();
         let sign = self.b.build_and(tag, self.i64(3), "")?;
         let sign = self.b.build_int_sub(self.i64(1), sign, "")?;
         Ok(self.b.build_int_mul(size, sign, "")?)

@@ -18,6 +18,9 @@ pub(super) const FLOAT_VALUE: usize = offset_of!(ffi::PyFloatObject, ob_fval);
 /// `lv_tag` of ints with at most one digit is below this.
 pub(super) const COMPACT_LIMIT: u64 = 2 << ffi::_PyLong_NON_SIZE_BITS;
 
+/// As `COMPACT_LIMIT`, of at most two digits.
+pub(super) const SHORT_LIMIT: u64 = 3 << ffi::_PyLong_NON_SIZE_BITS;
+
 impl<'c> Lower<'c, '_> {
     /// The object of a reference, untagged.
     pub(super) fn object(&mut self, value: Value) -> Lowered<PointerValue<'c>> {

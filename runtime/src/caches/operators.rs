@@ -14,11 +14,11 @@ unsafe fn is_small_int(object: *mut PyObject) -> bool {
     unsafe { refs::is_exact_long(object) && refs::long_is_compact(object.cast()) }
 }
 
-/// Payload word 3 says what kinds of operands a site has seen when it missed: two ints of one digit.
+/// Payload word 3 says what kinds of operands a site has seen when it missed: two ints of at most two digits.
 pub const SAW_INTS: u64 = 1;
 /// As `SAW_INTS`: two floats.
 pub const SAW_FLOATS: u64 = 2;
-/// As `SAW_INTS`: an int of one digit and a float.
+/// As `SAW_INTS`: such an int and a float.
 pub const SAW_MIXED: u64 = 4;
 /// As `SAW_INTS`: anything else.
 pub const SAW_OTHER: u64 = 8;
@@ -27,7 +27,7 @@ pub const SAW_OTHER: u64 = 8;
 unsafe fn note_kinds(site: *mut Site, left: *mut PyObject, right: *mut PyObject) {
     // SAFETY: live objects; the site has a payload.
     unsafe {
-        let kind = |object| match (is_small_int(object), refs::is_exact_float(object)) {
+        let kind = |object| match (is_short_int(object), refs::is_exact_float(object)) {
             (true, _) => 0,
             (_, true) => 1,
             _ => 2,
