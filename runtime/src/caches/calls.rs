@@ -62,7 +62,63 @@ pub unsafe extern "C" fn call(
                 }
             }
         }
-        op_call(site, frame, tstate)
+        match builtin_of_one_or_none(callable, *slots.add(1), count) {
+            Some((function, receiver)) if !entry::native_stack_low(tstate) => {
+                let argument = if count == 1 {
+                    (*slots.add(2)).as_ptr_borrow()
+                } else {
+                    std::ptr::null_mut()
+                };
+                let result = function(receiver, argument);
+                for index in (0..count + 2).rev() {
+                    (*frame).stackpointer = slots.add(index).cast();
+                    slots.add(index).read().xclose();
+                }
+                if result.is_null() {
+                    return -1;
+                }
+                slots.write(StackRef::from_steal(result));
+                (*frame).stackpointer = slots.add(1).cast();
+                0
+            }
+            _ => op_call(site, frame, tstate),
+        }
+    }
+}
+
+/// The C function of a builtin function or method that takes one argument (`METH_O`) or none (`METH_NOARGS`), called with as many, and its receiver.
+unsafe fn builtin_of_one_or_none(
+    callable: *mut PyObject,
+    receiver: StackRef,
+    count: usize,
+) -> Option<(
+    unsafe extern "C" fn(*mut PyObject, *mut PyObject) -> *mut PyObject,
+    *mut PyObject,
+)> {
+    let wanted = match count {
+        0 => ffi::METH_NOARGS,
+        1 => ffi::METH_O,
+        _ => return None,
+    };
+    // SAFETY: live objects; the flags say what the function takes.
+    unsafe {
+        if refs::is_type(callable, &raw const ffi::PyMethodDescr_Type) && !receiver.is_null() {
+            let descr = callable.cast::<ffi::PyMethodDescrObject>();
+            let method = (*descr).d_method;
+            let class = (*descr).d_common.d_type;
+            let receiver = receiver.as_ptr_borrow();
+            let applies = refs::type_of(receiver) == class
+                || ffi::PyType_IsSubtype(refs::type_of(receiver), class) != 0;
+            return ((*method).ml_flags as u32 == wanted && applies)
+                .then_some(((*method).ml_meth?, receiver));
+        }
+        if refs::is_type(callable, &raw const ffi::PyCFunction_Type) && receiver.is_null() {
+            let function = callable.cast::<ffi::PyCFunctionObject>();
+            let method = (*function).m_ml;
+            return ((*method).ml_flags as u32 == wanted)
+                .then_some(((*method).ml_meth?, (*function).m_self));
+        }
+        None
     }
 }
 
