@@ -69,6 +69,21 @@ REGRESSIONS = {
             print(f(i), H)
         ran = [f, bump]
     """,
+    # A function that was inlined, and with it its globals, outlived the interpreter's end.
+    "globals_are_destroyed_at_the_end": """
+        import os
+        class D:
+            def __del__(self): os.write(1, b"destroyed\\n")
+        d = D()
+        def g(n): return n + 1
+        def f(n):
+            x = 0
+            for i in range(n):
+                x = g(x)
+            return x
+        print(f(5), f(6), f(7), f(8), flush=True)
+        ran = [f]
+    """,
 }
 
 # What was suspected, and holds.

@@ -7,6 +7,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::OnceLock;
 
+use hotstamp_runtime::optimize::policy;
 use hotstamp_runtime::{hooks, stats};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
@@ -143,20 +144,35 @@ fn refusal() -> Option<&'static Refusal> {
 ///
 /// Returns whether hotstamp is enabled afterwards. It is not if the environment forbids it (HOTSTAMP=0, HOTSTAMP_TIER=interpreter): `disabled_reason()` says why.
 #[pyfunction]
-pub(crate) fn enable(_py: Python<'_>) -> PyResult<bool> {
+pub(crate) fn enable(py: Python<'_>) -> PyResult<bool> {
     if refusal().is_some() {
         return Ok(false);
     }
     hotstamp_baseline::start().map_err(|error| PyRuntimeError::new_err(error.to_string()))?;
+    let mut optimizing = false;
     static OPTIMIZER: std::sync::Once = std::sync::Once::new();
     OPTIMIZER.call_once(|| match SETTINGS.get().map(|settings| settings.tier) {
-        Some(Tier::Optimizer) => crate::optimizer::start(true),
-        Some(Tier::Auto) => crate::optimizer::start(false),
+        Some(tier @ (Tier::Optimizer | Tier::Auto)) => {
+            crate::optimizer::start(tier == Tier::Optimizer);
+            optimizing = true;
+        }
         _ => {}
     });
+    if optimizing {
+        // Registered so early, it is called behind all others: nothing of the program runs any more, and nothing is taken down yet.
+        py.import("atexit")?
+            .call_method1("register", (wrap_pyfunction!(end, py)?,))?;
+    }
     // SAFETY: the GIL is held, and the extension refuses to be imported outside the main interpreter.
     unsafe { hooks::enable() }.map_err(|error| PyRuntimeError::new_err(error.to_string()))?;
     Ok(true)
+}
+
+/// The program has ended: what optimized code keeps alive is given up.
+#[pyfunction]
+fn end() {
+    // SAFETY: the GIL is held; threads that are still there never get it again.
+    unsafe { policy::end() };
 }
 
 /// Stops compiling: all functions are interpreted again. What was compiled is kept for the next `enable()`.

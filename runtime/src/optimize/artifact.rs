@@ -130,6 +130,14 @@ impl Installed {
             .retain(|(place, _), _| *place != data as usize);
     }
 
+    /// Functions whose calls lead to optimized code.
+    pub fn functions(&self) -> impl Iterator<Item = *mut CodeData> {
+        self.by_place
+            .keys()
+            .filter(|(_, entry)| *entry == 0)
+            .map(|(place, _)| *place as *mut CodeData)
+    }
+
     /// Whether a function has code for a loop.
     pub fn has_loop(&self, data: *mut CodeData) -> bool {
         self.by_place

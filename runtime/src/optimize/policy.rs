@@ -59,9 +59,16 @@ struct State {
     installations: HashMap<usize, u64>,
     /// Instructions whose guards failed: code object, offset.
     failed: HashMap<usize, Vec<(u64, u32)>>,
+    /// Everything that was installed.
+    artifacts: Vec<*mut Artifact>,
+    /// The interpreter ends.
+    ended: bool,
     next_id: u64,
     totals: Totals,
 }
+
+// SAFETY: the pointers are used under the GIL only.
+unsafe impl Send for State {}
 
 struct Waiting {
     artifact: *mut Artifact,
@@ -116,13 +123,47 @@ pub fn start(settings: Settings, threshold: u32) {
     unsafe extern "C" fn stop(_: *mut c_void) {
         service::stop();
     }
-    // SAFETY: main interpreter, GIL held. Called before anything of the interpreter is taken down; without it results are only delivered for a little longer.
+    // SAFETY: main interpreter, GIL held. Should nobody have called `end`: called as the interpreter is cleared.
     unsafe {
         ffi::PyUnstable_AtExit(
             ffi::PyInterpreterState_Get(),
             Some(stop),
             std::ptr::null_mut(),
         );
+    }
+}
+
+/// The interpreter is about to end: nothing is compiled or entered any more, and all that optimized code kept alive is released, so that what only it held is
+/// destroyed as the interpreter would.
+///
+/// # Safety
+/// GIL held; no thread will go on in optimized code.
+pub unsafe fn end() {
+    if !STARTED.load(Ordering::Relaxed) {
+        return;
+    }
+    service::stop();
+    let (artifacts, installed) = {
+        let mut state = state();
+        let Some(state) = state.as_mut() else { return };
+        state.ended = true;
+        let waiting = std::mem::take(&mut state.under_way)
+            .into_values()
+            .map(|waiting| waiting.artifact);
+        let artifacts: Vec<*mut Artifact> = std::mem::take(&mut state.artifacts)
+            .into_iter()
+            .chain(waiting)
+            .collect();
+        (artifacts, std::mem::take(&mut state.installed))
+    };
+    // SAFETY: data that is installed into is live. Releasing may free data, and run Python code: the state is not locked.
+    unsafe {
+        for data in installed.functions() {
+            CodeData::uninstall_optimized(data);
+        }
+        for artifact in artifacts {
+            (*artifact).keep_only(|_| false);
+        }
     }
 }
 
@@ -226,7 +267,8 @@ unsafe fn request(data: *mut CodeData, entry: u32) {
         let (settings, id, failed) = {
             let mut state = state();
             let Some(state) = state.as_mut() else { return };
-            if entry != 0 && !state.settings.on_stack_replacement
+            if state.ended
+                || entry != 0 && !state.settings.on_stack_replacement
                 || !state.asked.insert((data as usize, entry))
             {
                 return;
@@ -368,6 +410,7 @@ unsafe fn install(finished: Finished) {
                 }
                 if let Some(state) = state().as_mut() {
                     state.installed.insert(data, entry, artifact);
+                    state.artifacts.push(artifact);
                     *state.installations.entry(data as usize).or_default() += 1;
                     state.totals.compiled += 1;
                     state.totals.code_bytes += bytes as u64;
