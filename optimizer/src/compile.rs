@@ -7,7 +7,7 @@ use thiserror::Error;
 
 use crate::hir::verify;
 use crate::llvm::{self, Backend};
-use crate::{build, ir_job, lower};
+use crate::{build, ir_job, lower, worth};
 
 /// What a compilation gives.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -54,6 +54,13 @@ pub fn compile(bytes: &[u8]) -> Result<Artifact, Refusal> {
     if cfg!(debug_assertions) || job.options.verify {
         verify::verify(&built.graph)
             .map_err(|error| Refusal::Defect(format!("{error}\n{}", built.graph)))?;
+    }
+    let gain = worth::gain(&built.graph, &job);
+    if gain < job.options.least_gain {
+        return Err(Refusal::Unsupported(format!(
+            "not worth it: baseline code is faster by about {:.0} ns",
+            -gain
+        )));
     }
     let backend = Backend::new(OptimizationLevel::Default)?;
     let context = Context::create();

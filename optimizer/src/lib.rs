@@ -7,6 +7,10 @@
 //! |---|---|
 //! | `entry.rs` | the C interface that the extension calls; no panic crosses it |
 //! | `compile.rs` | from a job to an object file and its metadata |
+//! | `build/` | bytecode and feedback to HIR |
+//! | `hir/` | the intermediate representation, its printer and verifier |
+//! | `worth.rs` | whether optimized code would be faster than baseline code |
+//! | `lower/` | HIR to LLVM IR |
 //! | `stand_ins.rs` | why LLVM's destructors never run, and what is left out of it |
 //! | `ir_job.rs` | jobs that are LLVM IR as text, for tests |
 //! | `llvm.rs` | from a finished LLVM module to an object file |
@@ -17,6 +21,7 @@ mod entry;
 pub mod build;
 pub mod hir;
 pub mod lower;
+pub mod worth;
 
 pub mod ir_job;
 pub mod llvm;

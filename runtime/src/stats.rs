@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::code_memory::{CodeMemory, Usage};
+use crate::optimize::policy;
 use crate::{exits, resume};
 
 static FUNCTIONS: AtomicU64 = AtomicU64::new(0);
@@ -46,6 +47,48 @@ pub struct Snapshot {
     pub code_memory: Usage,
     /// Exits and refusals by name, those that never happened included.
     pub exits: Vec<(&'static str, u64)>,
+    /// The optimizer's sums, if the tier was started.
+    pub optimizer: Option<Optimizer>,
+}
+
+/// What the optimizer did.
+#[derive(Clone, Debug)]
+pub struct Optimizer {
+    /// Sums by name; times in nanoseconds.
+    pub totals: Vec<(&'static str, u64)>,
+    /// Exits of optimized code by reason, those that never happened included.
+    pub exits: Vec<(&'static str, u64)>,
+}
+
+impl Optimizer {
+    /// Functions and loops that were compiled and installed so far.
+    pub fn compiled(&self) -> u64 {
+        self.totals
+            .iter()
+            .find(|(name, _)| *name == "compiled")
+            .map_or(0, |(_, count)| *count)
+    }
+
+    fn read() -> Option<Optimizer> {
+        let totals = policy::totals()?;
+        let nanoseconds = |time: Duration| time.as_nanos() as u64;
+        Some(Optimizer {
+            totals: vec![
+                ("compiled", totals.compiled),
+                ("refused", totals.refused),
+                ("failed", totals.failed),
+                ("retired", totals.retired),
+                ("code_bytes", totals.code_bytes),
+                ("compile_ns", nanoseconds(totals.compile_time)),
+                ("latency_ns", nanoseconds(totals.latency)),
+                ("stalled_ns", nanoseconds(totals.stalled)),
+                ("longest_stall_ns", nanoseconds(totals.longest_stall)),
+            ],
+            exits: policy::exits()
+                .map(|(reason, count)| (reason.name(), count))
+                .collect(),
+        })
+    }
 }
 
 /// Reads all counters.
@@ -61,6 +104,7 @@ pub fn snapshot() -> Snapshot {
         exits: exits::counts()
             .map(|(reason, count)| (reason.name(), count))
             .collect(),
+        optimizer: Optimizer::read(),
     }
 }
 
@@ -83,10 +127,26 @@ pub fn report() -> String {
         .iter()
         .filter(|(_, count)| *count > 0)
         .map(|(name, count)| (format!("exit.{name}"), *count));
+    let optimizer = all.optimizer.iter().flat_map(|optimizer| {
+        let exits = optimizer
+            .exits
+            .iter()
+            .filter(|(_, count)| *count > 0)
+            .map(|(name, count)| (format!("optimizer.exit.{name}"), *count));
+        let totals = optimizer
+            .totals
+            .iter()
+            .map(|(name, value)| (format!("optimizer.{name}"), *value));
+        [("functions_optimized".to_owned(), optimizer.compiled())]
+            .into_iter()
+            .chain(totals)
+            .chain(exits)
+    });
     for (name, value) in lines
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value))
         .chain(exits)
+        .chain(optimizer)
     {
         // Writing to a string does not fail.
         let _ = writeln!(text, "hotstamp: {name} {value}");

@@ -34,6 +34,13 @@ impl Builder<'_> {
         if self.state.facts.cells.insert(cell) {
             self.emit_guarded(Op::GuardCell(cell, value), Type::Void, &[]);
         }
+        // The guard compares addresses, and what the object is goes into the code: another one must not take its place.
+        if matches!(
+            self.object_kind(value),
+            Some(ObjectKind::Value(_) | ObjectKind::Builtin(_))
+        ) {
+            self.anchors.insert(value);
+        }
         self.constant(value)
     }
 

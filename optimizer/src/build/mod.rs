@@ -307,6 +307,9 @@ impl<'j> Builder<'j> {
             self.resume_edge(edge);
             self.finish_return(value);
         }
+        if let Some(stop) = self.stop.take() {
+            return Err(stop);
+        }
         Ok(Built {
             graph: self.graph,
             anchors: self.anchors.into_iter().collect(),
@@ -390,6 +393,9 @@ impl<'j> Builder<'j> {
             }
             if self.open {
                 self.go_to(next)?;
+            }
+            if let Some(stop) = self.stop.take() {
+                return Err(stop);
             }
         }
         Ok(())

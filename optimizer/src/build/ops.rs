@@ -383,6 +383,20 @@ impl Builder<'_> {
     }
 
     fn is_op(&mut self, inverted: u32) -> Step<()> {
+        let top = self.state.stack.len();
+        let (left, right) = (self.state.stack[top - 2], self.state.stack[top - 1]);
+        if let Some(same) = self.identity_of_unboxed(left, right)? {
+            let (right, left) = (self.pop(), self.pop());
+            self.release_entry(left);
+            self.release_entry(right);
+            let result = if inverted != 0 {
+                self.emit(Op::BoolNot, Type::Bool, &[same])
+            } else {
+                same
+            };
+            self.push_unboxed(result);
+            return Ok(());
+        }
         let (right, left) = (self.pop(), self.pop());
         let (a, own_a) = self.as_ref(left);
         let (b, own_b) = self.as_ref(right);
@@ -399,6 +413,32 @@ impl Builder<'_> {
         }
         self.push_unboxed(same);
         Ok(())
+    }
+
+    /// Whether two entries are one object, if one of them is an unboxed number: what object it would be is known only in part.
+    fn identity_of_unboxed(&mut self, left: Entry, right: Entry) -> Step<Option<Value>> {
+        let number = |this: &Self, entry: Entry| match entry {
+            Entry::Unboxed(value) if this.graph.ty(value) != Type::Bool => Some(value),
+            _ => None,
+        };
+        let (value, other) = match (number(self, left), number(self, right)) {
+            (Some(a), Some(b)) if a == b => return Ok(Some(self.bool(true))),
+            (Some(a), _) => (a, right),
+            (None, Some(b)) => (b, left),
+            (None, None) => return Ok(None),
+        };
+        let ty = self.graph.ty(value);
+        Ok(Some(match (self.known(other), self.unboxed_type(other)) {
+            // One object for each.
+            (Some(Known::Int(int)), _) if ty == Type::Int && (-5..=256).contains(&int) => {
+                let wanted = self.int(int);
+                self.emit(Op::IntCmp(Cond::Eq), Type::Bool, &[value, wanted])
+            }
+            (_, Some(found)) if found != ty => self.bool(false),
+            (Some(Known::None), _) => self.bool(false),
+            _ if self.is_inlined() => return self.do_not_inline(),
+            _ => return self.unsupported("identity of numbers"),
+        }))
     }
 
     // ---- the general way ----

@@ -84,6 +84,10 @@ impl<'c> Lower<'c, '_> {
     /// Whether something is pending or somebody observes.
     pub(super) fn pending(&self) -> Lowered<IntValue<'c>> {
         let breaker = self.load64(self.tstate, offset_of!(PyThreadState, eval_breaker))?;
+        // Signal handlers and other threads write it: a loop has to look each time around.
+        if let Some(load) = breaker.as_instruction() {
+            load.set_volatile(true).map_err(|_| LowerError::Kind)?;
+        }
         let plain = self.load64(self.address(self.job.process.plain_version), 0)?;
         self.compare(IntPredicate::NE, breaker, plain)
     }

@@ -31,38 +31,45 @@ pub struct ExitPlan {
 }
 
 macro_rules! exit_reasons {
-    ($($(#[doc = $doc:literal])* $name:ident,)*) => {
+    ($($(#[doc = $doc:literal])* $name:ident = $text:literal,)*) => {
         /// Why optimized code leaves.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
         pub enum Reason { $($(#[doc = $doc])* $name,)* }
         impl Reason {
             /// All reasons.
             pub const ALL: &'static [Reason] = &[$(Reason::$name,)*];
+
+            /// Its name in the statistics.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Reason::$name => $text,)*
+                }
+            }
         }
     };
 }
 
 exit_reasons! {
     /// An object is of another type than the feedback said.
-    TypeGuard,
+    TypeGuard = "type_guard",
     /// An int does not fit, or its arithmetic overflowed.
-    IntOverflow,
+    IntOverflow = "int_overflow",
     /// A global or a module attribute changed.
-    GlobalChanged,
+    GlobalChanged = "global_changed",
     /// Something pending, or somebody observes.
-    Events,
+    Events = "events",
     /// Control went where it had never been.
-    NeverExecuted,
+    NeverExecuted = "never_executed",
     /// An index out of range, a division by zero: baseline code raises.
-    RareCase,
+    RareCase = "rare_case",
     /// An unbound local: baseline code raises.
-    Unbound,
+    Unbound = "unbound",
     /// An operation raised.
-    Raised,
+    Raised = "raised",
     /// Somebody took the frame object in a call.
-    FrameObserved,
+    FrameObserved = "frame_observed",
     /// A state for a destructor, not an exit.
-    State,
+    State = "state",
 }
 
 /// How control goes on.

@@ -54,6 +54,8 @@ pub struct Options {
     pub dump_llvm: bool,
     /// See `dump_hir`.
     pub dump_asm: bool,
+    /// Code that saves less than this (about nanoseconds a call) is refused.
+    pub least_gain: f64,
     /// Verify HIR and LLVM IR.
     pub verify: bool,
     /// LLVM's pipeline; empty for the default.

@@ -4,6 +4,7 @@ use hotstamp_layout::ffi::{
     PyFunction_Type, PyFunctionObject, PyMethod_Type, PyMethodObject, PyObject,
 };
 use hotstamp_runtime::exits::{self, ExitReason};
+use hotstamp_runtime::optimize::policy;
 use hotstamp_runtime::resume::stress;
 use hotstamp_runtime::{hooks, registry, stats as counters};
 use pyo3::exceptions::PyTypeError;
@@ -66,6 +67,16 @@ pub(crate) fn resumptions(function: &Bound<'_, PyAny>) -> PyResult<u64> {
     }
 }
 
+/// How often the optimizer's code was installed for a function: once for its calls, once for each loop that was entered in the middle, and again after what was learnt from exits.
+#[pyfunction]
+pub(crate) fn optimizations(function: &Bound<'_, PyAny>) -> PyResult<u64> {
+    let function = function_of(function)?;
+    // SAFETY: as `compiled_size`.
+    Ok(policy::installations(unsafe {
+        registry::existing(function)
+    }))
+}
+
 /// Keeps a function interpreted for ever, and all functions made from the same code. Returns it, so that it can be a decorator.
 #[pyfunction]
 pub(crate) fn opt_out<'py>(function: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
@@ -79,7 +90,7 @@ pub(crate) fn opt_out<'py>(function: Bound<'py, PyAny>) -> PyResult<Bound<'py, P
     Ok(function)
 }
 
-/// The counters: functions_stamped, instructions, code_bytes, metadata_bytes, compile_ns, resumed (frames that went on in baseline code in the middle), code_memory (a dict), exits (a dict from reason to count).
+/// The counters: functions_stamped, instructions, code_bytes, metadata_bytes, compile_ns, resumed (frames that went on in baseline code in the middle), code_memory (a dict), exits (a dict from reason to count), functions_optimized (functions and loops that the optimizer's code was installed for), and, if the optimizer tier was started, optimizer: a dict of its sums, with its exits by reason in `exits`.
 #[pyfunction]
 pub(crate) fn stats(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     let all = counters::snapshot();
@@ -110,5 +121,23 @@ pub(crate) fn stats(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
         exits.set_item(name, count)?;
     }
     dict.set_item("exits", exits)?;
+    dict.set_item(
+        "functions_optimized",
+        all.optimizer
+            .as_ref()
+            .map_or(0, |optimizer| optimizer.compiled()),
+    )?;
+    if let Some(optimizer) = all.optimizer {
+        let sums = PyDict::new(py);
+        for (name, value) in optimizer.totals {
+            sums.set_item(name, value)?;
+        }
+        let exits = PyDict::new(py);
+        for (name, count) in optimizer.exits {
+            exits.set_item(name, count)?;
+        }
+        sums.set_item("exits", exits)?;
+        dict.set_item("optimizer", sums)?;
+    }
     Ok(dict)
 }

@@ -51,6 +51,8 @@ pub(crate) fn start(synchronous: bool) {
         inline: switch("HOTSTAMP_INLINE", true),
         feedback: switch("HOTSTAMP_FEEDBACK", true),
         traps: true,
+        // Tests want everything compiled.
+        least_gain: if synchronous { f64::NEG_INFINITY } else { 0.0 },
         verify: switch("HOTSTAMP_VERIFY", synchronous),
         dump_hir: dumps("hir"),
         dump_llvm: dumps("llvm"),

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use hotstamp_job::{Job, Metadata};
+use hotstamp_job::{Job, Metadata, ObjectKind};
 use hotstamp_layout::ffi::PyObject;
 use hotstamp_layout::refs;
 
@@ -29,7 +29,7 @@ pub struct Artifact {
     pub uses: Vec<u32>,
     /// It is no longer what calls and loops reach.
     pub retired: bool,
-    /// Objects that it keeps alive: inlined functions, code objects.
+    /// Objects that it keeps alive: inlined functions, code objects, globals whose value is in the code.
     anchors: Vec<*mut PyObject>,
 }
 
@@ -52,7 +52,7 @@ impl Artifact {
         }))
     }
 
-    /// Takes references to all codes and functions that a job names, so that nothing it was told dies while it is compiled.
+    /// Takes references to all codes, functions and values that a job names, so that nothing it was told dies while it is compiled.
     ///
     /// # Safety
     /// The job was just made from live objects; GIL held.
@@ -62,12 +62,15 @@ impl Artifact {
             .iter()
             .map(|code| code.data as *mut CodeData)
             .collect();
-        let functions = job
-            .objects
-            .iter()
-            .filter(|object| matches!(object.kind, hotstamp_job::ObjectKind::Function { .. }))
-            .map(|object| object.address);
-        for address in job.codes.iter().map(|code| code.address).chain(functions) {
+        // The others are compared by address alone.
+        let held = |object: &&hotstamp_job::Object| {
+            matches!(
+                object.kind,
+                ObjectKind::Function { .. } | ObjectKind::Value(_) | ObjectKind::Builtin(_)
+            )
+        };
+        let objects = job.objects.iter().filter(held).map(|object| object.address);
+        for address in job.codes.iter().map(|code| code.address).chain(objects) {
             let object = address as *mut PyObject;
             // SAFETY: live, see above.
             unsafe { refs::incref(object) };

@@ -55,6 +55,8 @@ struct State {
     asked: HashSet<(usize, u32)>,
     /// Attempts by entry.
     attempts: HashMap<(usize, u32), u32>,
+    /// Installations by function, loops included.
+    installations: HashMap<usize, u64>,
     /// Instructions whose guards failed: code object, offset.
     failed: HashMap<usize, Vec<(u64, u32)>>,
     next_id: u64,
@@ -129,6 +131,14 @@ pub fn totals() -> Option<Totals> {
     state().as_ref().map(|state| state.totals)
 }
 
+/// How often code was installed for a function, for its loops too.
+pub fn installations(data: *mut CodeData) -> u64 {
+    state()
+        .as_ref()
+        .and_then(|state| state.installations.get(&(data as usize)).copied())
+        .unwrap_or(0)
+}
+
 /// Exits of optimized code by reason.
 pub fn exits() -> impl Iterator<Item = (Reason, u64)> {
     Reason::ALL
@@ -147,6 +157,7 @@ pub fn forget(data: *mut CodeData) {
         state
             .attempts
             .retain(|(place, _), _| *place != data as usize);
+        state.installations.remove(&(data as usize));
         state.failed.remove(&(data as usize));
     }
 }
@@ -357,6 +368,7 @@ unsafe fn install(finished: Finished) {
                 }
                 if let Some(state) = state().as_mut() {
                     state.installed.insert(data, entry, artifact);
+                    *state.installations.entry(data as usize).or_default() += 1;
                     state.totals.compiled += 1;
                     state.totals.code_bytes += bytes as u64;
                     state.totals.compile_time += elapsed;

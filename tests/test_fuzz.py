@@ -1,0 +1,27 @@
+"""Random programs, a bounded number of them: `tests/fuzz.py` runs more."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+FUZZ = pathlib.Path(__file__).resolve().parent / "fuzz.py"
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="emulation takes too long")
+@pytest.mark.parametrize("tier, seconds", [("baseline", 8), ("optimizer", 32)])
+def test_random_programs_do_the_same(tier, seconds):
+    done = subprocess.run(
+        [sys.executable, str(FUZZ), "--tier", tier, "--seconds", str(seconds), "--seed", "ci", "--batch", "10", "--minimize"],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        env=dict(os.environ, HOTSTAMP="0", HOTSTAMP_FUZZ_PYTHON=sys.executable),
+    )
+    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
+    # Something was compiled, or this compares the interpreter with itself.
+    assert f'"{tier}": {{"functions_stamped": ' in done.stdout, done.stdout
+    if tier == "optimizer":
+        assert '"functions_optimized": 0' not in done.stdout, done.stdout
