@@ -69,6 +69,25 @@ REGRESSIONS = {
             print(f(i), H)
         ran = [f, bump]
     """,
+    # What one way to a join had found out about a local was believed of the other ways too.
+    "known_on_one_way_to_a_join_only": """
+        class Flag:
+            def __bool__(self): return False
+        def f(n, x, y):
+            z = 0
+            for i in range(n):
+                z = z + 1
+            if [None] is not y:
+                if y is not None:
+                    x = x + 1
+                    if x > 4:
+                        return x
+            return x, z
+        for n in range(8):
+            print(f(n, n, None), f(n, 1, 1), f(n, 5, 1))
+        print(f(3, "text", None), f(3, 2.5, None))
+        ran = [f]
+    """,
     # A function that was inlined, and with it its globals, outlived the interpreter's end.
     "globals_are_destroyed_at_the_end": """
         import os

@@ -19,12 +19,24 @@ impl Builder<'_> {
         let mut kinds = Vec::new();
         // Locals that become references here although they were unboxed on some way.
         let mut boxed = Vec::new();
+        // What is known of a value is known on its own way only.
+        let mut types: Vec<Vec<Option<Type>>> = Vec::new();
+        for edge in &mut edges {
+            std::mem::swap(&mut self.state.facts, &mut edge.state.facts);
+            types.push(
+                (0..locals + depth)
+                    .map(|slot| self.unboxed_type(slot_of(&edge.state, slot)))
+                    .collect(),
+            );
+            std::mem::swap(&mut self.state.facts, &mut edge.state.facts);
+        }
         for slot in 0..locals + depth {
             let entries: Vec<Entry> = edges
                 .iter()
                 .map(|edge| slot_of(&edge.state, slot))
                 .collect();
-            let kind = self.kind(&entries)?;
+            let types: Vec<Option<Type>> = types.iter().map(|types| types[slot]).collect();
+            let kind = self.kind(&entries, &types);
             boxed.push(
                 matches!(kind, Kind::Ref)
                     && entries
@@ -99,34 +111,34 @@ impl Builder<'_> {
         )
     }
 
-    /// What the entries of a slot become where they meet.
-    fn kind(&mut self, entries: &[Entry]) -> Step<Kind> {
+    /// What the entries of a slot become where they meet, given the unboxed type that each is known to have on its way.
+    fn kind(&self, entries: &[Entry], types: &[Option<Type>]) -> Kind {
         let first = entries[0];
         if entries.iter().all(|entry| *entry == first) {
-            return Ok(Kind::Same(first));
+            return Kind::Same(first);
         }
         if let Entry::Range(_, _, step) = first
             && entries
                 .iter()
                 .all(|entry| matches!(entry, Entry::Range(_, _, other) if *other == step))
         {
-            return Ok(Kind::Range(step));
+            return Kind::Range(step);
         }
         let mut null = false;
         let mut ty = None;
-        for entry in entries {
+        for (entry, known) in entries.iter().zip(types) {
             match entry {
                 Entry::Null => null = true,
                 Entry::Maybe(_, value) => {
                     null = true;
                     let this = self.graph.ty(*value);
                     if *ty.get_or_insert(this) != this {
-                        return Ok(Kind::Ref);
+                        return Kind::Ref;
                     }
                 }
-                _ => match self.unboxed_type(*entry) {
+                _ => match *known {
                     Some(this) if *ty.get_or_insert(this) == this => {}
-                    _ => return Ok(Kind::Ref),
+                    _ => return Kind::Ref,
                 },
             }
         }
@@ -134,11 +146,11 @@ impl Builder<'_> {
         let unboxed = entries
             .iter()
             .any(|entry| matches!(entry, Entry::Unboxed(_) | Entry::Maybe(..)));
-        Ok(match (ty, unboxed) {
+        match (ty, unboxed) {
             (Some(ty), true) if null && ty != Type::Bool => Kind::Maybe(ty),
             (Some(ty), true) if !null => Kind::Unboxed(ty),
             _ => Kind::Ref,
-        })
+        }
     }
 
     /// Converts an entry at the end of the current block; gives the values for the phis.
