@@ -25,3 +25,18 @@ def test_random_programs_do_the_same(tier, seconds):
     assert f'"{tier}": {{"functions_stamped": ' in done.stdout, done.stdout
     if tier == "optimizer":
         assert '"functions_optimized": 0' not in done.stdout, done.stdout
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="emulation takes too long")
+@pytest.mark.parametrize("seed, number, threshold", [("1", 103, 20), ("1", 187, 5), ("5", 88, 20)])
+def test_programs_that_once_differed(seed, number, threshold):
+    # The last one made HIR that its verifier refused, which counts as a difference.
+    done = subprocess.run(
+        [sys.executable, str(FUZZ), "--tier", "optimizer", "--seed", seed, "--first", str(number), "--programs", "1", "--auto", str(threshold)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=dict(os.environ, HOTSTAMP="0", HOTSTAMP_FUZZ_PYTHON=sys.executable),
+    )
+    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
+    assert '"functions_optimized": 0' not in done.stdout, done.stdout
