@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.native_only
+
 FUZZ = pathlib.Path(__file__).resolve().parent / "fuzz.py"
 
 
