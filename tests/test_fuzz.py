@@ -12,7 +12,6 @@ pytestmark = pytest.mark.native_only
 FUZZ = pathlib.Path(__file__).resolve().parent / "fuzz.py"
 
 
-@pytest.mark.skipif(os.uname().machine != "x86_64", reason="emulation takes too long")
 @pytest.mark.parametrize("tier, seconds", [("baseline", 8), ("optimizer", 32)])
 def test_random_programs_do_the_same(tier, seconds):
     done = subprocess.run(
@@ -29,7 +28,6 @@ def test_random_programs_do_the_same(tier, seconds):
         assert '"functions_optimized": 0' not in done.stdout, done.stdout
 
 
-@pytest.mark.skipif(os.uname().machine != "x86_64", reason="emulation takes too long")
 @pytest.mark.parametrize("seed, number, threshold", [("1", 103, 20), ("1", 187, 5), ("5", 88, 20)])
 def test_programs_that_once_differed(seed, number, threshold):
     # The last one made HIR that its verifier refused, which counts as a difference.

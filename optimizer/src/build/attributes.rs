@@ -193,6 +193,18 @@ impl Builder<'_> {
         {
             return self.load_attribute(object, owner, *attribute, method);
         }
+        self.by_type(object, types, |this, attribute| {
+            this.load_attribute(object, owner, attribute, method)
+        })
+    }
+
+    /// Builds an instruction once for each type, behind a test of the object's; the last type is guarded by what is built for it.
+    fn by_type(
+        &mut self,
+        object: Value,
+        types: &[Attribute],
+        mut build: impl FnMut(&mut Self, Attribute) -> Step<()>,
+    ) -> Step<()> {
         let mut edges = Vec::new();
         let (last, first) = (types[types.len() - 1], &types[..types.len() - 1]);
         for attribute in first {
@@ -200,7 +212,7 @@ impl Builder<'_> {
             let (yes, no) = self.fork(is, 128);
             self.resume_edge(yes);
             self.state.facts.version.insert(object, attribute.version);
-            self.load_attribute(object, owner, *attribute, method)?;
+            build(self, *attribute)?;
             edges.push(super::Edge {
                 block: self.block,
                 state: self.state.clone(),
@@ -208,14 +220,14 @@ impl Builder<'_> {
             self.before = None;
             self.resume_edge(no);
         }
-        self.load_attribute(object, owner, last, method)?;
+        build(self, last)?;
         edges.push(super::Edge {
             block: self.block,
             state: self.state.clone(),
         });
         self.open = false;
         self.before = None;
-        self.join(self.at.next.0, edges)
+        self.join(edges)
     }
 
     /// What a field holds, loaded unless it is known.
@@ -258,29 +270,9 @@ impl Builder<'_> {
         ) else {
             return self.general();
         };
-        let mut edges = Vec::new();
-        let (last, first) = (types[types.len() - 1], &types[..types.len() - 1]);
-        for attribute in first {
-            let is = self.emit(Op::VersionIs(attribute.version), Type::Bool, &[object]);
-            let (yes, no) = self.fork(is, 128);
-            self.resume_edge(yes);
-            self.state.facts.version.insert(object, attribute.version);
-            self.store_attribute(value, owner, *attribute)?;
-            edges.push(super::Edge {
-                block: self.block,
-                state: self.state.clone(),
-            });
-            self.before = None;
-            self.resume_edge(no);
-        }
-        self.store_attribute(value, owner, last)?;
-        edges.push(super::Edge {
-            block: self.block,
-            state: self.state.clone(),
-        });
-        self.open = false;
-        self.before = None;
-        self.join(self.at.next.0, edges)
+        self.by_type(object, types, |this, attribute| {
+            this.store_attribute(value, owner, attribute)
+        })
     }
 
     fn store_attribute(&mut self, value: Entry, owner: Entry, attribute: Attribute) -> Step<()> {

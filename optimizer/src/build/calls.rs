@@ -1,11 +1,9 @@
 //! Calls: of Python functions, inlined or direct, of some builtins, and the general way.
 
-use std::rc::Rc;
-
 use hotstamp_job::{Builtin, ObjectKind};
 
 use super::{BuildError, Builder, State, Step};
-use crate::hir::{Cond, Entry, FrameState, Op, Reason, Type, Value};
+use crate::hir::{Cond, Entry, Op, Reason, Type, Value};
 
 /// Depth of inlining.
 const INLINE_DEPTH: usize = 6;
@@ -48,7 +46,7 @@ impl Builder<'_> {
                 if self.may_inline(code) {
                     return self.inline(address, code, arguments, None);
                 }
-                self.call_python(address, code, arguments)
+                self.call_python(code, arguments)
             }
             Some(ObjectKind::RangeClass) if !has_self && (1..=3).contains(&count) => {
                 self.make_range(count)
@@ -161,8 +159,6 @@ impl Builder<'_> {
         }
         locals.resize(nlocalsplus, Entry::Null);
         // Callable, and the null in self's place.
-        let depth = self.function().cfg.clone();
-        let _ = depth;
         let expected = self.at.opcode.popped(self.at.oparg).unwrap_or(0) as usize - arguments;
         for _ in 0..expected {
             let entry = self.pop();
@@ -208,14 +204,14 @@ impl Builder<'_> {
                     self.hints.not_inlined.insert(path);
                     return Err(super::Stop::Restart);
                 }
-                self.return_inlined(Entry::Owned(instance), &caller_state, &parent)?;
+                self.return_inlined(Entry::Owned(instance), &caller_state)?;
                 edges.push(super::Edge {
                     block: self.block,
                     state: self.state.clone(),
                 });
                 continue;
             }
-            self.return_inlined(value, &caller_state, &parent)?;
+            self.return_inlined(value, &caller_state)?;
             edges.push(super::Edge {
                 block: self.block,
                 state: self.state.clone(),
@@ -226,17 +222,11 @@ impl Builder<'_> {
             self.open = false;
             return Ok(());
         }
-        let next = self.at.next.0;
-        self.join(next, edges)
+        self.join(edges)
     }
 
     /// The end of an inlined call on one way: its locals are released, the caller's state comes back with the result on top.
-    fn return_inlined(
-        &mut self,
-        value: Entry,
-        caller: &State,
-        _parent: &Rc<FrameState>,
-    ) -> Step<()> {
+    fn return_inlined(&mut self, value: Entry, caller: &State) -> Step<()> {
         let value = match value {
             Entry::Borrowed(value) | Entry::Lent(value) => {
                 match self.constant_address(Entry::Borrowed(value)) {
@@ -263,7 +253,7 @@ impl Builder<'_> {
     }
 
     /// A direct call: the arguments move into the callee's frame.
-    fn call_python(&mut self, function: u64, code: u32, arguments: usize) -> Step<()> {
+    fn call_python(&mut self, code: u32, arguments: usize) -> Step<()> {
         let popped = self.at.opcode.popped(self.at.oparg).unwrap_or(0) as usize;
         let top = self.state.stack.len();
         if self.state.stack[top - popped..]
@@ -285,7 +275,6 @@ impl Builder<'_> {
             start: callee.start,
         };
         // The guard compares code objects, so that one must not die and come back as another; the function is held by the operand stack.
-        let _ = function;
         self.inlined.insert(code);
         let mut args: Vec<Value> = Vec::new();
         for _ in 0..arguments {
@@ -396,7 +385,6 @@ impl Builder<'_> {
         let path = self.function().path;
         let top = self.state.stack.len();
         let arguments: Vec<Entry> = self.state.stack[top - count..].to_vec();
-        let code = self.code();
         let next = self
             .function()
             .cfg
@@ -414,7 +402,6 @@ impl Builder<'_> {
                 _ => None,
             },
         };
-        let _ = code;
         let ints = arguments.iter().all(|entry| {
             self.unboxed_type(*entry) == Some(Type::Int)
                 || self.unboxed_type(*entry).is_none() && self.known(*entry).is_none()

@@ -5,7 +5,7 @@ use crate::hir::{End, Entry, Inst, Op, Type, Value};
 
 impl Builder<'_> {
     /// Goes on where the edges meet.
-    pub(crate) fn join(&mut self, offset: u32, mut edges: Vec<Edge>) -> Step<()> {
+    pub(crate) fn join(&mut self, mut edges: Vec<Edge>) -> Step<()> {
         if edges.len() == 1 {
             if let Some(edge) = edges.pop() {
                 self.resume_edge(edge);
@@ -90,7 +90,6 @@ impl Builder<'_> {
         for local in stale {
             self.store_local(local);
         }
-        let _ = offset;
         Ok(())
     }
 
@@ -232,7 +231,7 @@ impl Builder<'_> {
 
     /// Opens a loop: its head gets phis for what the body changes.
     pub(crate) fn open_loop(&mut self, head: u32, edges: Vec<Edge>) -> Step<()> {
-        self.join(head, edges)?;
+        self.join(edges)?;
         let body = self.function().cfg.loops[&head].clone();
         let (locals, depth) = (self.state.locals.len(), self.state.stack.len());
         let path = self.function().path;

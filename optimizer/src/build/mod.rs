@@ -365,7 +365,7 @@ impl<'j> Builder<'j> {
             if cfg.loops.contains_key(&leader) {
                 self.open_loop(leader, edges)?;
             } else {
-                self.join(leader, edges)?;
+                self.join(edges)?;
             }
             if let Some(stop) = self.stop.take() {
                 return Err(stop);

@@ -508,7 +508,7 @@ impl Builder<'_> {
                     let boxed = self.boxed(value);
                     self.state.stack[place] = Entry::Owned(boxed);
                 }
-                Entry::Range(..) => return self.real_range(place),
+                Entry::Range(..) => return self.real_range(),
                 Entry::Maybe(..) => return self.unsupported("an unbound operand"),
                 _ => {}
             }
@@ -525,7 +525,7 @@ impl Builder<'_> {
     }
 
     /// A range iterator that something else than FOR_ITER uses: no range is kept apart in this function at the next attempt.
-    fn real_range(&mut self, _place: usize) -> Step<()> {
+    fn real_range(&mut self) -> Step<()> {
         let path = self.function().path;
         if self.hints.real_ranges.insert((path, u32::MAX)) {
             return Err(Stop::Restart);

@@ -148,8 +148,6 @@ pub enum Op {
     UnboxInt,
     /// The float in an exact float; leaves otherwise.
     UnboxFloat,
-    /// The bool in True or False; leaves otherwise.
-    UnboxBool,
 
     // ---- guards ----
     /// Whether the object's class has this version tag.
@@ -243,15 +241,6 @@ pub enum Op {
     },
     /// An output of a `Helper`: how far from the operand stack's base.
     HelperOutput(u32),
-    /// A register helper: up to three operands (owned). Gives a new value.
-    RegisterHelper {
-        /// The site.
-        site: u64,
-        /// The helper.
-        helper: u64,
-        /// Whether the value has a meaning.
-        value: bool,
-    },
     /// Calls a stamped Python function with its exact positional arguments (owned), which move: function object, `CodeData`. The first operand is the function (owned).
     CallPython {
         /// `CodeData` of the callee.
@@ -273,10 +262,6 @@ pub enum Op {
     NewInstance(u64),
     /// Leaves if something is pending.
     Poll,
-    /// Pushes and links a real frame for an inlined function; gives its address. Index into `Graph::contexts`.
-    PushFrame(u32),
-    /// Unlinks and pops that frame, whose locals were released.
-    PopFrame,
 }
 
 /// How a block ends.

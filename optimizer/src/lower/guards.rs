@@ -174,27 +174,6 @@ impl<'c> Lower<'c, '_> {
             .into_float_value())
     }
 
-    pub(super) fn unbox_bool(&mut self, value: Value) -> Lowered<IntValue<'c>> {
-        let state = self.state_of(value)?;
-        let arg = self.graph.inst(value).args[0];
-        let exit = self.exit_block(Reason::TypeGuard, &state)?;
-        let bits = self.int(arg)?;
-        let tagged = self.b.build_or(bits, self.i64(1), "")?;
-        let yes = self.compare(
-            IntPredicate::EQ,
-            tagged,
-            self.i64(self.job.process.true_object | 1),
-        )?;
-        let no = self.compare(
-            IntPredicate::EQ,
-            tagged,
-            self.i64(self.job.process.false_object | 1),
-        )?;
-        let either = self.b.build_or(yes, no, "")?;
-        self.expect(either, exit)?;
-        Ok(yes)
-    }
-
     /// The truth of what can be judged without running Python.
     pub(super) fn truth(&mut self, value: Value) -> Lowered<IntValue<'c>> {
         let state = self.state_of(value)?;

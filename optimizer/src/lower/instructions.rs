@@ -161,7 +161,6 @@ impl<'c> Lower<'c, '_> {
             Op::BoxMaybe => self.boxed_if(args[0], args[1])?.into(),
             Op::UnboxInt => self.unbox_int(value)?.into(),
             Op::UnboxFloat => self.unbox_float(value)?.into(),
-            Op::UnboxBool => self.unbox_bool(value)?.into(),
 
             Op::Guard(reason) => {
                 let state = self.state_of(value)?;
@@ -403,9 +402,6 @@ impl<'c> Lower<'c, '_> {
             Op::HelperOutput(place) => return self.helper_output(value, *place),
             Op::CallPython { .. } => return self.call_python(value),
             Op::Poll => return self.poll(value),
-            Op::RegisterHelper { .. } | Op::PushFrame(_) | Op::PopFrame => {
-                return Err(LowerError::Kind);
-            }
         };
         self.values.insert(value, result);
         Ok(())

@@ -88,7 +88,6 @@ impl<'c> Lower<'c, '_> {
                 | Op::BoxBool
                 | Op::BoxMaybe
                 | Op::CallPython { .. }
-                | Op::RegisterHelper { .. }
                 | Op::NewInstance(_)
         )
     }

@@ -24,9 +24,6 @@ use crate::site::{CodePtr, SITE_HAS_PAYLOAD, Site};
 /// Most code objects of a job.
 const MOST_CODES: usize = 40;
 
-/// Bytes of bytecode past which a callee is not taken along.
-const LARGEST_CALLEE: usize = 600;
-
 struct Snapshot<'a> {
     stubs: &'a CacheStubs,
     codes: Vec<Code>,
@@ -352,9 +349,7 @@ impl Snapshot<'_> {
                 if data.is_null() || !crate::hooks::functions::is_stamped(function) {
                     return ObjectKind::Other;
                 }
-                let small = refs::code_len((*data).code) * 2 <= LARGEST_CALLEE;
-                // Also what is too large to be inlined is called directly.
-                let _ = small;
+                // Also what is too large to be inlined: it is called directly.
                 return ObjectKind::Function {
                     code: self.index_of(data),
                     data: data as u64,
