@@ -152,12 +152,6 @@ pub(crate) fn enable(py: Python<'_>) -> PyResult<bool> {
     let mut optimizing = false;
     static OPTIMIZER: std::sync::Once = std::sync::Once::new();
     OPTIMIZER.call_once(|| match SETTINGS.get().map(|settings| settings.tier) {
-        // On AArch64 optimized code is known to crash in a rare case that is not understood yet (tests/test_optimizer.py): only who asks for it gets it.
-        Some(Tier::Auto) if cfg!(target_arch = "aarch64") => {
-            tracing::debug!(
-                "the optimizer is off on AArch64 unless HOTSTAMP_TIER=optimizer asks for it"
-            );
-        }
         Some(tier @ (Tier::Optimizer | Tier::Auto)) => {
             crate::optimizer::start(tier == Tier::Optimizer);
             optimizing = true;

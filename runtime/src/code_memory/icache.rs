@@ -53,6 +53,26 @@ pub(super) unsafe fn synchronise(start: *const u8, len: usize, reused: bool) {
     }
 }
 
+/// Machine code of a C function that returns `number`.
+#[cfg(target_arch = "aarch64")]
+pub(super) fn returns(number: u16) -> [u8; 8] {
+    // movz w0, #number; ret
+    let words = [0x5280_0000 | u32::from(number) << 5, 0xd65f_03c0];
+    let [move_, return_] = words.map(u32::to_le_bytes);
+    let mut code = [0; 8];
+    code[..4].copy_from_slice(&move_);
+    code[4..].copy_from_slice(&return_);
+    code
+}
+
+/// Machine code of a C function that returns `number`.
+#[cfg(target_arch = "x86_64")]
+pub(super) fn returns(number: u16) -> [u8; 6] {
+    // mov eax, number; ret
+    let [low, high] = number.to_le_bytes();
+    [0xb8, low, high, 0, 0, 0xc3]
+}
+
 /// Cleans data lines to the point of unification, then invalidates instruction lines.
 #[cfg(target_arch = "aarch64")]
 unsafe fn maintain_caches(start: usize, len: usize) {

@@ -75,7 +75,11 @@ static GLOBAL: OnceCell<CodeMemory> = OnceCell::new();
 impl CodeMemory {
     /// The process's code memory, with the cap that `HOTSTAMP_CODE_MIB` asks for.
     pub fn global() -> &'static CodeMemory {
-        let memory = GLOBAL.get_or_init(|| CodeMemory::with_cap(cap_from_environment(), None));
+        let memory = GLOBAL.get_or_init(|| {
+            let memory = CodeMemory::with_cap(cap_from_environment(), None);
+            memory.lock().rewriting = Rewriting::Untried;
+            memory
+        });
         fork::install();
         memory
     }
@@ -180,6 +184,21 @@ struct Arena {
     /// A fork sealed blocks that `free` still lists.
     free_is_stale: bool,
     free: FreeBlocks,
+    rewriting: Rewriting,
+}
+
+/// Whether code that was executed may be replaced by other code at its address.
+///
+/// An emulator that translates ahead may miss stores through the writable alias and take `ic ivau` for nothing (QEMU's user mode did before 8.1): it would
+/// go on with the code that was freed. What it does is found by trying.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rewriting {
+    /// To be tried when the region is reserved.
+    Untried,
+    /// New code is what runs.
+    Seen,
+    /// Old code may run: freed code stays where it is.
+    Missed,
 }
 
 impl Arena {
@@ -192,6 +211,7 @@ impl Arena {
             sealed: 0,
             free_is_stale: false,
             free: FreeBlocks::default(),
+            rewriting: Rewriting::Seen,
         }
     }
 
@@ -206,6 +226,7 @@ impl Arena {
                 return Err(self.cap_reached());
             }
             self.mapping = Some(Mapping::reserve(self.cap, self.forced)?);
+            self.try_rewriting();
         }
         // The branch above filled it.
         self.mapping
@@ -213,22 +234,52 @@ impl Arena {
             .ok_or(CodeMemoryError::CapReached { cap: self.cap })
     }
 
+    /// Learns whether rewritten code is what runs, from a function that is executed, rewritten and executed again at the region's start.
+    fn try_rewriting(&mut self) {
+        if self.rewriting != Rewriting::Untried {
+            return;
+        }
+        // Also the answer when the function cannot be placed.
+        self.rewriting = Rewriting::Missed;
+        let Some(mapping) = &mut self.mapping else {
+            return;
+        };
+        let start = mapping.start() as *const u8;
+        if mapping.len() < ALIGNMENT || mapping.grow(ALIGNMENT).is_err() {
+            return;
+        }
+        let mut answer = |number| -> Option<i32> {
+            let code = icache::returns(number);
+            mapping.write(0, &code).ok()?;
+            // SAFETY: `write` has just filled these bytes, which are mapped executable.
+            unsafe { icache::synchronise(start, code.len(), true) };
+            // SAFETY: the bytes are a whole function of this type, and no other thread knows of them.
+            let function =
+                unsafe { std::mem::transmute::<*const u8, extern "C" fn() -> i32>(start) };
+            Some(function())
+        };
+        if answer(1) == Some(1) && answer(2) == Some(2) {
+            self.rewriting = Rewriting::Seen;
+        }
+        self.used = ALIGNMENT;
+    }
+
     fn next_address(&mut self) -> Result<CodePtr, CodeMemoryError> {
         self.forget_sealed();
-        let used = self.used;
         let mapping = self.mapping()?;
-        if used >= mapping.len() {
+        let (start, len) = (mapping.start(), mapping.len());
+        if self.used >= len {
             return Err(self.cap_reached());
         }
-        Ok(CodePtr((mapping.start() + used) as *const u8))
+        Ok(CodePtr((start + self.used) as *const u8))
     }
 
     fn publish_at(&mut self, at: CodePtr, bytes: &[u8]) -> Result<CodePtr, CodeMemoryError> {
         self.forget_sealed();
-        let used = self.used;
         let len = round_up(bytes.len().max(1), ALIGNMENT);
+        let start = self.mapping()?.start();
+        let used = self.used;
         let mapping = self.mapping()?;
-        let start = mapping.start();
         let offset = (at.0 as usize).wrapping_sub(start);
         if offset == used {
             if len > mapping.len() - used {
@@ -260,7 +311,8 @@ impl Arena {
             offset % ALIGNMENT == 0 && offset + len <= self.used,
             "freed code was never published"
         );
-        if offset >= self.sealed && offset + len <= self.used {
+        let reusable = self.rewriting == Rewriting::Seen && offset >= self.sealed;
+        if reusable && offset + len <= self.used {
             self.free.insert(at, len);
         }
     }

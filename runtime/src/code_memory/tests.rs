@@ -4,18 +4,7 @@ use super::*;
 
 /// Machine code of a function without arguments that returns `value`.
 fn returning(value: u16) -> Vec<u8> {
-    #[cfg(target_arch = "x86_64")]
-    {
-        let mut code = vec![0xb8]; // mov eax, imm32
-        code.extend(u32::from(value).to_le_bytes());
-        code.push(0xc3); // ret
-        code
-    }
-    #[cfg(target_arch = "aarch64")]
-    {
-        let mov = 0x5280_0000u32 | u32::from(value) << 5; // movz w0, #value
-        [mov.to_le_bytes(), 0xd65f_03c0u32.to_le_bytes()].concat() // ret
-    }
+    icache::returns(value).to_vec()
 }
 
 /// Runs code made by `returning`.
@@ -114,6 +103,25 @@ fn freed_code_is_reused_and_neighbours_join() {
     assert_eq!(memory.usage().reusable, 2 * len);
     assert_eq!(memory.address_for(3 * len), memory.next_address());
     assert_eq!(run(pieces[3]), 5);
+}
+
+/// What `ic ivau` does not reach (an emulator's translations) must not be rewritten: whichever it is here, new code is what runs.
+#[test]
+fn rewriting_is_tried_before_it_is_relied_on() {
+    let memory = CodeMemory::with_cap(1 << 20, Some(Protection::DualMapped));
+    memory.lock().rewriting = Rewriting::Untried;
+    let first = memory.publish(&returning(3)).unwrap();
+    assert_eq!(run(first), 3);
+    // SAFETY: published above, and nothing runs in it.
+    unsafe { memory.free(first, ALIGNMENT) };
+    let at = memory.address_for(ALIGNMENT).unwrap();
+    let rewriting = memory.lock().rewriting;
+    assert_eq!(at == first, rewriting == Rewriting::Seen, "{rewriting:?}");
+    memory.publish_at(at, &returning(4)).unwrap();
+    assert_eq!(run(at), 4);
+    if cfg!(target_arch = "x86_64") {
+        assert_eq!(rewriting, Rewriting::Seen);
+    }
 }
 
 #[test]
