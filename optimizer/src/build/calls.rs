@@ -9,6 +9,8 @@ use crate::hir::{Cond, Entry, Op, Reason, Type, Value};
 const INLINE_DEPTH: usize = 6;
 /// Bytecode of one inlined function, in bytes.
 const INLINE_BYTES: usize = 400;
+/// Operations in an inlined function that may run Python: for each its frame is written and linked, as a call would do once.
+pub(super) const INLINE_LOOKS: usize = 4;
 /// Instructions of a graph at which inlining ends.
 const INLINE_GRAPH: usize = 6_000;
 

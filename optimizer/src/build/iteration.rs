@@ -113,6 +113,12 @@ impl Builder<'_> {
             state: Some(state),
         };
         let result = self.graph.push(self.block, inst);
+        // Of no meaning once exhausted.
+        let value = self.emit(
+            Op::HelperOutput(self.state.stack.len() as u32),
+            Type::Ref,
+            &[],
+        );
         self.state.facts.forget_memory();
         let zero = self.int(0);
         let ended = self.emit(Op::IntCmp(Cond::Ne), Type::Bool, &[result, zero]);
@@ -121,11 +127,6 @@ impl Builder<'_> {
         self.go_to(exhausted)?;
         self.resume_edge(yes);
         self.before = None;
-        let value = self.emit(
-            Op::HelperOutput(self.state.stack.len() as u32),
-            Type::Ref,
-            &[],
-        );
         self.push(Entry::Owned(value));
         Ok(())
     }

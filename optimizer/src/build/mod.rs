@@ -174,6 +174,8 @@ struct Function {
     parent: Option<Rc<FrameState>>,
     incoming: HashMap<u32, Vec<Edge>>,
     headers: HashMap<u32, Header>,
+    /// Operations that may run Python, for which an inlined function gets a frame each time.
+    looks: usize,
     /// Open ends with what they return.
     returns: Vec<(Edge, Entry)>,
 }
@@ -351,6 +353,7 @@ impl<'j> Builder<'j> {
             parent: parent.map(|(_, _, state)| state),
             incoming: HashMap::new(),
             headers: HashMap::new(),
+            looks: 0,
             returns: Vec::new(),
         });
         let first = Edge {

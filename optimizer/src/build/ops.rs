@@ -3,6 +3,7 @@
 use hotstamp_job::{Known, Seen};
 use hotstamp_layout::opcode::Opcode;
 
+use super::calls::INLINE_LOOKS;
 use super::stack::NULL_BITS;
 use super::{Builder, Step, Stop};
 use crate::hir::{Cond, Entry, Op, Reason, Type, Value};
@@ -496,10 +497,14 @@ impl Builder<'_> {
         Ok(())
     }
 
-    /// Makes everything ready for an operation that may run Python: the inputs are objects, nothing is lent. Inlined functions cannot do that.
+    /// Makes everything ready for an operation that may run Python: the inputs are objects, nothing is lent.
     pub(crate) fn look(&mut self, inputs: usize) -> Step<()> {
         if self.is_inlined() {
-            return self.do_not_inline();
+            let function = self.function_mut();
+            function.looks += 1;
+            if function.looks > INLINE_LOOKS {
+                return self.do_not_inline();
+            }
         }
         let top = self.state.stack.len();
         for place in top - inputs..top {
@@ -517,7 +522,7 @@ impl Builder<'_> {
         Ok(())
     }
 
-    /// The innermost inlined function needs a real frame: its call is not inlined at the next attempt.
+    /// The innermost inlined function needs a frame too often: its call is not inlined at the next attempt.
     pub(crate) fn do_not_inline<T>(&mut self) -> Step<T> {
         let path = self.function().path;
         self.hints.not_inlined.insert(path);

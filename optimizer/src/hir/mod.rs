@@ -356,6 +356,16 @@ pub struct FrameState {
     pub parent: Option<Rc<FrameState>>,
 }
 
+impl FrameState {
+    /// The frames, outermost first.
+    pub fn chain(&self) -> Vec<&FrameState> {
+        let mut chain: Vec<_> =
+            std::iter::successors(Some(self), |state| state.parent.as_deref()).collect();
+        chain.reverse();
+        chain
+    }
+}
+
 /// An instruction.
 #[derive(Clone, Debug)]
 pub struct Inst {

@@ -229,6 +229,7 @@ impl<'c> Lower<'c, '_> {
             code: context.code,
             offset: state.offset,
             function: context.function,
+            linked: false,
             locals: state
                 .locals
                 .iter()
@@ -277,7 +278,7 @@ impl<'c> Lower<'c, '_> {
         )
     }
 
-    /// A plan for the outer frame whose memory is true already, but for range iterators.
+    /// A plan for frames that are linked, their memory true already but for range iterators. The innermost goes on at `offset` with an operand stack `depth` deep.
     pub(super) fn plan_in_place(
         &mut self,
         reason: Reason,
@@ -287,38 +288,49 @@ impl<'c> Lower<'c, '_> {
         depth: usize,
     ) -> (u64, Handed) {
         let mut handed = Handed::default();
-        let context = &self.graph.contexts[state.context as usize];
-        let place = |entry: &Entry, handed: &mut Handed| match entry {
-            Entry::Range(..) => self.source(*entry, handed),
-            _ => Source::InPlace,
-        };
-        let mut stack: Vec<Source> = state
-            .stack
-            .iter()
-            .take(depth)
-            .map(|entry| place(entry, &mut handed))
-            .collect();
-        stack.resize(depth, Source::InPlace);
-        let plan = FramePlan {
-            code: context.code,
-            offset,
-            function: context.function,
-            locals: state
-                .locals
-                .iter()
-                .map(|entry| place(entry, &mut handed))
-                .collect(),
-            stack,
-            instance: None,
-        };
+        let mut frames = vec![self.linked_plan(state, offset, depth, &mut handed)];
+        let mut next = state.parent.as_deref();
+        while let Some(state) = next {
+            frames.push(self.linked_plan(state, state.offset, state.stack.len(), &mut handed));
+            next = state.parent.as_deref();
+        }
+        frames.reverse();
         self.add_plan(
             ExitPlan {
                 reason,
                 action,
-                frames: vec![plan],
+                frames,
             },
             &handed,
         )
+    }
+
+    fn linked_plan(
+        &self,
+        state: &FrameState,
+        offset: u32,
+        depth: usize,
+        handed: &mut Handed,
+    ) -> FramePlan {
+        let context = &self.graph.contexts[state.context as usize];
+        let mut place = |entry: &Entry| match entry {
+            Entry::Range(..) => self.source(*entry, handed),
+            _ => Source::InPlace,
+        };
+        let mut stack: Vec<Source> = state.stack.iter().take(depth).map(&mut place).collect();
+        stack.resize(depth, Source::InPlace);
+        let locals = state.locals.iter().map(place).collect();
+        FramePlan {
+            code: context.code,
+            offset,
+            function: context.function,
+            linked: true,
+            locals,
+            stack,
+            instance: state
+                .instance
+                .map(|value| self.source(Entry::Owned(value), handed)),
+        }
     }
 
     fn add_plan(&mut self, plan: ExitPlan, handed: &Handed) -> (u64, Handed) {

@@ -399,7 +399,8 @@ impl<'c> Lower<'c, '_> {
                 helper,
                 inputs,
             } => return self.helper(value, *site, *helper, *inputs),
-            Op::HelperOutput(place) => return self.helper_output(value, *place),
+            // Loaded with its helper.
+            Op::HelperOutput(_) => return Ok(()),
             Op::CallPython { .. } => return self.call_python(value),
             Op::Poll => return self.poll(value),
         };

@@ -92,6 +92,8 @@ pub struct FramePlan {
     pub offset: u32,
     /// The function object's address, for inlined frames.
     pub function: u64,
+    /// Whether an inlined frame is on the data stack already, linked, as an operation that may run Python left it.
+    pub linked: bool,
     /// Locals, cells and free variables.
     pub locals: Vec<Source>,
     /// The operand stack.

@@ -1,6 +1,6 @@
 //! Leaving optimized code: the live values become real frames, which go on in baseline code. An exit cannot fail.
 
-use hotstamp_job::{Action, FramePlan, Mode, Source};
+use hotstamp_job::{Action, ExitPlan, FramePlan, Mode, Source};
 use hotstamp_layout::ffi::{self, PyFunctionObject, PyObject, PyThreadState};
 use hotstamp_layout::refs::{self, StackRef};
 
@@ -171,6 +171,40 @@ unsafe fn push_inlined(
     }
 }
 
+/// The frames of a plan whose inlined ones are linked, outermost first; none if they are still to be pushed.
+unsafe fn linked_frames(tstate: *mut PyThreadState, plan: &ExitPlan) -> Vec<*mut Frame> {
+    if !plan.frames.last().is_some_and(|inner| inner.linked) {
+        return Vec::new();
+    }
+    // SAFETY: the innermost frame is the running one, and the plan's frames are its callers.
+    unsafe {
+        let mut frame = (*tstate).current_frame;
+        let mut frames = Vec::with_capacity(plan.frames.len());
+        for depth in (0..plan.frames.len()).rev() {
+            frames.push(frame);
+            if depth > 0 {
+                own_code(frame);
+                frame = (*frame).previous;
+            }
+        }
+        frames.reverse();
+        frames
+    }
+}
+
+/// A frame that compiled code wrote borrows its function and code: from here on it lives as long as any.
+unsafe fn own_code(frame: *mut Frame) {
+    // SAFETY: fields of a live frame; the artifact keeps both objects alive until here.
+    unsafe {
+        for field in [&raw mut (*frame).f_funcobj, &raw mut (*frame).f_executable] {
+            let borrowed = field.cast::<StackRef>().read();
+            field
+                .cast::<StackRef>()
+                .write(StackRef::from_new(borrowed.as_ptr_borrow()));
+        }
+    }
+}
+
 /// What compiled code calls in its cold blocks. Returns what the body returns.
 ///
 /// # Safety
@@ -201,15 +235,20 @@ pub(super) unsafe extern "C" fn leave(
         let mut made = Vec::new();
         let mut frames: Vec<(*mut Frame, *mut CodeData, u32, Option<usize>)> =
             Vec::with_capacity(plan.frames.len());
+        let linked = linked_frames(tstate, plan);
         for (depth, frame_plan) in plan.frames.iter().enumerate() {
             let data = data_of(frame_plan);
-            let this = if depth == 0 {
-                fill(frame, frame_plan, values, &mut made);
+            let there = match depth {
+                0 => Some(frame),
+                _ => linked.get(depth).copied(),
+            };
+            let this = if let Some(this) = there {
+                fill(this, frame_plan, values, &mut made);
                 // An operation that raised left of its inputs what it left.
-                if plan.action != Action::Raise {
-                    set_depth(frame, frame_plan);
+                if plan.action != Action::Raise || depth + 1 < plan.frames.len() {
+                    set_depth(this, frame_plan);
                 }
-                frame
+                this
             } else {
                 push_inlined(
                     tstate,
