@@ -23,10 +23,11 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
+# hotstamp is enabled once all that the programs need is imported: what start-up does would take longer to optimize than they do.
 TIERS = {
     "interpreter": {"HOTSTAMP": "0"},
-    "baseline": {"HOTSTAMP": "1", "HOTSTAMP_TIER": "baseline"},
-    "optimizer": {"HOTSTAMP": "1", "HOTSTAMP_TIER": "optimizer", "HOTSTAMP_VERIFY": "1", "HOTSTAMP_LOG": "warn"},
+    "baseline": {"HOTSTAMP_TIER": "baseline"},
+    "optimizer": {"HOTSTAMP_TIER": "optimizer", "HOTSTAMP_VERIFY": "1", "HOTSTAMP_LOG": "warn"},
 }
 
 # Programs in one process: enough to make its start cheap.
@@ -450,7 +451,16 @@ def serve(path):
     """Runs the programs of a file, each after saying so; one line of JSON an outcome."""
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    for number, source in json.loads(pathlib.Path(path).read_text()):
+    programs = json.loads(pathlib.Path(path).read_text())
+    compiled = os.environ.get("HOTSTAMP") != "0"
+    if compiled:
+        import hotstamp
+
+        # What the prelude imports, and the message of its first exception.
+        exec(compile(PRELUDE, "<prelude>", "exec"), {"__name__": "program"})
+        hotstamp.enable()
+        assert hotstamp.is_enabled()
+    for number, source in programs:
         print(json.dumps(["start", number]), file=out, flush=True)
         names = {"__name__": "program"}
         try:
@@ -463,9 +473,7 @@ def serve(path):
         print(json.dumps(["end", number, end, log[-3000:]], default=lambda value: type(value).__name__), file=out, flush=True)
         names.clear()
     stats = None
-    if "hotstamp" in sys.modules or os.environ.get("HOTSTAMP") == "1":
-        import hotstamp
-
+    if compiled:
         stats = hotstamp.stats()
     print(json.dumps(["stats", stats]), file=out, flush=True)
 
