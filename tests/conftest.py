@@ -4,9 +4,11 @@
 `hotstamp.is_compiled` or the statistics inside the snippet, so that it cannot pass in the interpreter.
 """
 
+import ast
 import errno
 import functools
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -123,5 +125,43 @@ def compare(run_python):
         lines = outcomes[0][0].splitlines()
         assert lines, "a program that prints nothing compares nothing"
         return lines
+
+    return run
+
+
+# Prints a dictionary of Python's: a module imported here would be optimized first, which takes longer than the programs.
+OPTIMIZED_EPILOGUE = """
+if "hotstamp" in __import__("os").environ.get("QA_CHECK", ""):
+    import hotstamp, sys
+    stats = hotstamp.stats()
+    print(repr({"missing": [f.__name__ for f in ran if not hotstamp.optimizations(f)], "exits": stats["optimizer"]["exits"], "failed": stats["optimizer"]["failed"]}), file=sys.stderr)
+"""
+
+
+@pytest.fixture
+def compare_optimized(run_python, tmp_path):
+    """Runs a program interpreted and with the optimizer forced; gives what it printed. `ran` in the program names functions that must have been optimized.
+
+    `from_start`: as HOTSTAMP=1 does it, without frames of a runner beneath the program. `hir`: a pattern that a line of some optimized function's HIR must have.
+    """
+
+    def run(source, from_start=False, threshold=2, timeout=600, hir=None):
+        program = tmp_path / "program.py"
+        program.write_text(textwrap.dedent(source) + OPTIMIZED_EPILOGUE)
+        expected = run_python(program)
+        assert expected.returncode == 0, expected.stderr
+        # `-m hotstamp` enables it for the program: with HOTSTAMP=1 all that Python does at start-up would be optimized before, for a second.
+        env = {"HOTSTAMP": "1" if from_start else "", "QA_CHECK": "hotstamp", "HOTSTAMP_AUTO": str(threshold), "HOTSTAMP_VERIFY": "1"}
+        if hir:
+            env |= {"HOTSTAMP_DUMP": "hir", "HOTSTAMP_DUMP_FOLDER": str(tmp_path / "dump")}
+        runner = [] if from_start else ["-m", "hotstamp"]
+        got = run_python(*runner, program, tier="optimizer", env=env, timeout=timeout)
+        assert got.returncode == 0, (got.returncode, got.stdout[-2000:], got.stderr[-4000:])
+        assert got.stdout == expected.stdout
+        seen = ast.literal_eval(got.stderr.splitlines()[-1])
+        assert not seen["missing"] and not seen["failed"], seen
+        if hir:
+            assert any(re.search(hir, file.read_text()) for file in (tmp_path / "dump").glob("*.hir")), hir
+        return got.stdout
 
     return run

@@ -3,41 +3,7 @@
 `ran` in a program names the functions that must have been optimized; without one of them a test would compare the interpreter with itself.
 """
 
-import ast
-import textwrap
-
 import pytest
-
-# Prints a dictionary of Python's: a module imported here would be optimized first, which takes longer than the programs.
-EPILOGUE = """
-if "hotstamp" in __import__("os").environ.get("QA_CHECK", ""):
-    import hotstamp, sys
-    stats = hotstamp.stats()
-    print(repr({"missing": [f.__name__ for f in ran if not hotstamp.optimizations(f)], "exits": stats["optimizer"]["exits"], "failed": stats["optimizer"]["failed"]}), file=sys.stderr)
-"""
-
-
-@pytest.fixture
-def compare(run_python, tmp_path):
-    """Runs a program both ways; gives what it printed. `from_start`: as HOTSTAMP=1 does it, without frames of a runner beneath the program."""
-
-    def run(source, from_start=False, threshold=2, timeout=600):
-        program = tmp_path / "program.py"
-        program.write_text(textwrap.dedent(source) + EPILOGUE)
-        expected = run_python(program)
-        assert expected.returncode == 0, expected.stderr
-        # `-m hotstamp` enables it for the program: with HOTSTAMP=1 all that Python does at start-up would be optimized before, for a second.
-        env = {"HOTSTAMP": "1" if from_start else "", "QA_CHECK": "hotstamp", "HOTSTAMP_AUTO": str(threshold), "HOTSTAMP_VERIFY": "1"}
-        runner = [] if from_start else ["-m", "hotstamp"]
-        got = run_python(*runner, program, tier="optimizer", env=env, timeout=timeout)
-        assert got.returncode == 0, (got.returncode, got.stdout[-2000:], got.stderr[-4000:])
-        assert got.stdout == expected.stdout
-        seen = ast.literal_eval(got.stderr.splitlines()[-1])
-        assert not seen["missing"] and not seen["failed"], seen
-        return got.stdout
-
-    return run
-
 
 # Programs that once went wrong.
 
@@ -786,11 +752,11 @@ SUSPECTS = {
 
 
 @pytest.mark.parametrize("name", REGRESSIONS)
-def test_regression(compare, name):
-    compare(REGRESSIONS[name])
+def test_regression(compare_optimized, name):
+    compare_optimized(REGRESSIONS[name])
 
 
 @pytest.mark.parametrize("name", SUSPECTS)
-def test_suspect(compare, name):
+def test_suspect(compare_optimized, name):
     # Runners take some of the depth that there is.
-    compare(SUSPECTS[name], from_start=name == "recursion_limit")
+    compare_optimized(SUSPECTS[name], from_start=name == "recursion_limit")
