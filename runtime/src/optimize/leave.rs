@@ -5,7 +5,7 @@ use hotstamp_layout::ffi::{self, PyFunctionObject, PyObject, PyThreadState};
 use hotstamp_layout::refs::{self, StackRef};
 
 use super::artifact::Artifact;
-use super::policy;
+use super::{policy, quiet};
 use crate::code_data::CodeData;
 use crate::{Frame, frame_stack, resume};
 
@@ -338,12 +338,7 @@ pub(super) unsafe extern "C" fn dealloc_at(
 ) {
     // SAFETY: as `leave`. Slots that own what compiled code owns too are not released here.
     unsafe {
-        // Numbers, strings and their like: nobody looks while they are freed.
-        let class = refs::type_of(object);
-        if (*class).tp_flags
-            & (u64::from(ffi::Py_TPFLAGS_HEAPTYPE) | u64::from(ffi::Py_TPFLAGS_HAVE_GC))
-            == 0
-        {
+        if quiet::is_quiet(object) {
             return ffi::_Py_Dealloc(object);
         }
         let plan = &(&(*artifact).metadata.plans)[plan];

@@ -7,6 +7,7 @@
 //! | `snapshot.rs` | what a compilation may know |
 //! | `artifact.rs` | installed code and what it keeps alive |
 //! | `leave.rs` | from optimized code back to real frames in baseline code |
+//! | `quiet.rs` | objects that can be freed without frames |
 //! | `service/`, `loader.rs` | the compiler thread, and loading what it runs |
 //! | `boundary.rs` | what crosses between the extension and the shared object with LLVM in it |
 //! | `object.rs`, `relocate.rs`, `library.rs` | an object file in code memory |
@@ -19,6 +20,7 @@ mod library;
 pub mod loader;
 pub mod object;
 pub mod policy;
+mod quiet;
 mod relocate;
 pub mod service;
 mod snapshot;

@@ -123,6 +123,8 @@ pub fn start(settings: Settings, threshold: u32) {
     unsafe extern "C" fn stop(_: *mut c_void) {
         service::stop();
     }
+    // SAFETY: GIL held, in a call from Python.
+    unsafe { super::quiet::prepare() };
     // SAFETY: main interpreter, GIL held. Should nobody have called `end`: called as the interpreter is cleared.
     unsafe {
         ffi::PyUnstable_AtExit(
