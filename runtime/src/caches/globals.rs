@@ -4,11 +4,11 @@
 //! a reader copies (taking a reference if bit 0 is clear), or 0 if it has to be looked up. Cells are never freed: sites keep their addresses.
 
 use std::cell::UnsafeCell;
-use std::collections::HashMap;
 use std::ffi::c_int;
 
 use hotstamp_layout::ffi::{self, PyObject, PyThreadState};
 use hotstamp_layout::refs::{self, StackRef};
+use rustc_hash::FxHashMap;
 
 use super::note_miss;
 use crate::Frame;
@@ -20,13 +20,13 @@ use crate::site::Site;
 pub static UNBOUND: u64 = 0;
 
 /// The cells that depend on one dictionary, by name.
-type Interest = HashMap<usize, Vec<*mut u64>>;
+type Interest = FxHashMap<usize, Vec<*mut u64>>;
 
 #[derive(Default)]
 struct Cells {
     watcher: Option<c_int>,
-    by_namespace: HashMap<(usize, usize, usize), *mut u64>,
-    by_dict: HashMap<usize, Interest>,
+    by_namespace: FxHashMap<(usize, usize, usize), *mut u64>,
+    by_dict: FxHashMap<usize, Interest>,
 }
 
 struct UnderGil(UnsafeCell<Option<Cells>>);
