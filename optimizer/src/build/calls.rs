@@ -48,6 +48,11 @@ impl Builder<'_> {
                 if self.may_inline(code) {
                     return self.inline(address, code, arguments, None);
                 }
+                // The artifact keeps the function: the operand stack and the callee's frame borrow it.
+                if let Entry::Lent(value) = callable {
+                    self.anchors.insert(address);
+                    self.state.stack[top - count - 2] = Entry::Borrowed(value);
+                }
                 self.call_python(code, arguments)
             }
             Some(ObjectKind::RangeClass) if !has_self && (1..=3).contains(&count) => {

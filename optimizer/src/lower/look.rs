@@ -447,13 +447,10 @@ impl<'c> Lower<'c, '_> {
         let pointer = self.context.ptr_type(Default::default());
         let callee = self.push_room(frame_words)?.base;
 
-        let object = self.address(code);
-        let count = self.load32(object, 0)?;
-        let more = self.b.build_int_add(count, self.i32(1), "")?;
-        self.store(object, 0, more.into())?;
         let locals_end = self.at(callee, LOCALS + nlocalsplus as usize * 8)?;
         let fields: [(usize, BasicValueEnum<'c>); 10] = [
-            (offset_of!(Frame, f_executable), self.i64(code).into()),
+            // The artifact keeps the code.
+            (offset_of!(Frame, f_executable), self.i64(code | 1).into()),
             (offset_of!(Frame, previous), look.innermost().into()),
             (offset_of!(Frame, f_funcobj), self.value(args[0])?),
             (offset_of!(Frame, f_globals), self.i64(globals).into()),
