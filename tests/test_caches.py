@@ -433,3 +433,79 @@ for f in one, len, str, [5].append, type, Made.method, lambda x: x, int, two:
 check(call)
 """
     )
+
+
+def test_module_in_the_place_of_another(compare):  # noqa: F811
+    # A function of the old module keeps its dictionary alive; the new module may get the old one's address.
+    compare(
+        WARM
+        + """
+import types
+def load(m): return m.value
+def call(m): return m.get()
+kept, seen, places = [], [], set()
+for number in range(50):
+    module = types.ModuleType("same")
+    places.add(id(module))
+    exec("def get(): return value", module.__dict__)
+    module.value = number
+    kept.append(module.get)
+    seen.append((warm(load, module), warm(call, module)))
+    del module
+print(seen, len(places) < 50)
+check(load, call)
+"""
+    )
+
+
+def test_class_of_a_module_that_changes(compare):  # noqa: F811
+    # Loaded once each: the interpreter's own cache, when it is filled, does not notice.
+    compare(
+        """
+import types
+class Other(types.ModuleType):
+    @property
+    def value(self): return "property"
+def load(m): return m.value
+m = types.ModuleType("m")
+m.value = 1
+print(load(m))
+m.__class__ = Other
+print(load(m))
+check(load)
+"""
+    )
+
+
+def test_class_attributes_that_become_descriptors(compare):  # noqa: F811
+    compare(
+        WARM
+        + """
+class Late: pass
+class A:
+    x = Late()
+    y = Late()
+    z = Late()
+    def __init__(self): self.x = 1
+class Slots:
+    __slots__ = ()
+    y = Late()
+def load_x(o): return o.x
+def load_y(o): return type(o.y)
+def load_slot(o): return type(o.y)
+def load_class(c): return type(c.z)
+def store(o, value): o.x = value
+a, s = A(), Slots()
+print(warm(load_x, a), warm(load_y, a), warm(load_slot, s), warm(load_class, A), warm(store, a, 2), a.x)
+Late.__get__ = lambda self, instance, owner: (instance is None, owner.__name__)
+print(warm(load_x, a), warm(load_y, a), warm(load_slot, s), warm(load_class, A), a.y, A.z)
+Late.__set__ = lambda self, instance, value: print("set", value)
+print(warm(load_x, a)), store(a, 3)
+del Late.__get__
+print(warm(load_x, a), warm(load_y, a)), store(a, 4)
+del Late.__set__
+print(warm(load_x, a)), store(a, 5)
+print(a.x)
+check(load_x, load_y, load_slot, load_class, store)
+"""
+    )

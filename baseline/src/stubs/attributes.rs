@@ -178,10 +178,13 @@ impl<M: MacroAssembler> Builder<M> {
 
     /// T1 = the value of the cell of a module attribute, with a reference; to `miss` for another owner or an empty cell.
     fn load_module_value(&mut self, miss: Label) {
+        self.guard_type(Reg::Acc, miss);
         let m = &mut self.masm;
-        m.mov(Reg::T0, Reg::Acc);
-        m.alu_imm(Alu::And, Reg::T0, !BORROWED);
-        m.branch_cmp_mem(Cond::Ne, Reg::T0, payload(3), miss);
+        m.load(
+            Reg::T2,
+            Reg::T0.at(offset_of!(ffi::PyModuleObject, md_dict)),
+        );
+        m.branch_cmp_mem(Cond::Ne, Reg::T2, payload(3), miss);
         m.load(Reg::T1, payload(1));
         m.load(Reg::T1, Reg::T1.at(0));
         m.branch_cmp_imm(Cond::Eq, Reg::T1, 0, miss);

@@ -1,6 +1,9 @@
 //! Globals and attributes.
 
+use std::mem::offset_of;
+
 use hotstamp_job::{Attribute, ObjectKind, Place, Seen};
+use hotstamp_layout::ffi;
 
 use super::{Builder, Step};
 use crate::hir::{Entry, Op, Reason, Type, Value};
@@ -59,16 +62,12 @@ impl Builder<'_> {
                 self.load_polymorphic(object, owner, &types, method)
             }
             Seen::Module {
-                owner: module,
+                version,
+                dict,
                 cell,
                 value,
             } if value != 0 => {
-                // The module itself is a constant where its global was.
-                if self.constant_address(owner) != Some(module) {
-                    let wanted = self.constant(module);
-                    let same = self.emit(Op::Same, Type::Bool, &[object, wanted]);
-                    self.emit_guarded(Op::Guard(Reason::TypeGuard), Type::Void, &[same]);
-                }
+                self.guard_module(object, version, dict);
                 let value = self.guarded_cell(cell, value);
                 let owner = self.pop();
                 let entry = self.keep_item(owner, value);
@@ -94,6 +93,22 @@ impl Builder<'_> {
             }
             Seen::Nothing => self.never_executed(),
             _ => self.general(),
+        }
+    }
+
+    /// Guards that an object is a module with this dictionary. Its address would not tell: another module may have it while the dictionary lives on.
+    fn guard_module(&mut self, object: Value, version: u32, dict: u64) {
+        if self.state.facts.version.get(&object) != Some(&version) {
+            self.emit_guarded(Op::GuardVersion(version), Type::Void, &[object]);
+            self.state.facts.version.insert(object, version);
+        }
+        if self.state.facts.module_dicts.get(&object) != Some(&dict) {
+            let offset = offset_of!(ffi::PyModuleObject, md_dict) as u32;
+            let found = self.emit_guarded(Op::Field(offset), Type::Ref, &[object]);
+            let wanted = self.constant(dict);
+            let same = self.emit(Op::Same, Type::Bool, &[found, wanted]);
+            self.emit_guarded(Op::Guard(Reason::TypeGuard), Type::Void, &[same]);
+            self.state.facts.module_dicts.insert(object, dict);
         }
     }
 

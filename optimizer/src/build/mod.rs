@@ -88,6 +88,8 @@ pub(crate) struct Facts {
     version: HashMap<Value, u32>,
     /// Class objects with their checked version. Lost with `version`.
     class_objects: HashMap<Value, u32>,
+    /// Modules with their checked dictionary; lost with `version`, since another module may take the address of a constant.
+    module_dicts: HashMap<Value, u64>,
     /// Refs whose inline values are in use; lost with `version`.
     inline: HashSet<Value>,
     /// Refs whose shared keys were compared; lost with `version`.
@@ -107,6 +109,7 @@ impl Facts {
     fn forget_memory(&mut self) {
         self.version.clear();
         self.class_objects.clear();
+        self.module_dicts.clear();
         self.inline.clear();
         self.keys.clear();
         self.cells.clear();
@@ -125,6 +128,8 @@ impl Facts {
             .retain(|key, value| other.version.get(key) == Some(value));
         self.class_objects
             .retain(|key, value| other.class_objects.get(key) == Some(value));
+        self.module_dicts
+            .retain(|key, value| other.module_dicts.get(key) == Some(value));
         self.inline.retain(|key| other.inline.contains(key));
         self.keys.retain(|key| other.keys.contains(key));
         self.functions.retain(|key| other.functions.contains(key));

@@ -242,8 +242,10 @@ pub enum Seen {
     Attribute(Vec<Attribute>),
     /// LOAD_ATTR of a module: its global cell.
     Module {
-        /// The module object.
-        owner: u64,
+        /// Version tag of the module's class.
+        version: u32,
+        /// The module's dictionary.
+        dict: u64,
         /// Address of the cell.
         cell: u64,
         /// Its content without tag.

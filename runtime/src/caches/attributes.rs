@@ -233,14 +233,18 @@ unsafe fn learn_load(site: *mut Site, owner: *mut PyObject, name: *mut PyObject,
         };
         let ty = refs::type_of(owner);
         if is_function(ffi::PyModule_Type.tp_getattro, (*ty).tp_getattro) {
-            let cell = globals::module_cell(owner, name);
-            if let Some(cell) = cell {
+            let tag = version(ty);
+            if tag != 0
+                && let Some(cell) = globals::module_cell(owner, name)
+            {
                 let target = if method {
                     stubs.method_module
                 } else {
                     stubs.attr_module
                 };
-                set(site, target, [0, cell as u64, 0, owner as u64]);
+                // Not the module's address: a later module may get it while functions keep the dictionary alive.
+                let dict = (*owner.cast::<ffi::PyModuleObject>()).md_dict;
+                set(site, target, [u64::from(tag), cell as u64, 0, dict as u64]);
             }
             return;
         }
@@ -260,6 +264,9 @@ unsafe fn learn_load(site: *mut Site, owner: *mut PyObject, name: *mut PyObject,
         } else {
             refs::type_of(descr)
         };
+        if !descr.is_null() && may_become_descriptor(descr_type) {
+            return;
+        }
         if !descr.is_null() && (*descr_type).tp_descr_set.is_some() {
             if let (false, Some(offset)) = (method, slot_offset(ty, descr)) {
                 add_type(
@@ -351,6 +358,9 @@ unsafe fn learn_type_attribute(
             return;
         }
         let value_type = refs::type_of(value);
+        if may_become_descriptor(value_type) {
+            return;
+        }
         // A function accessed through its class is itself.
         let plain = (*value_type).tp_descr_get.is_none()
             || std::ptr::eq(value_type, &raw const ffi::PyFunction_Type);
@@ -381,6 +391,9 @@ unsafe fn learn_store(site: *mut Site, owner: *mut PyObject, name: *mut PyObject
             return;
         }
         let descr = ffi::_PyType_Lookup(ty, name);
+        if !descr.is_null() && may_become_descriptor(refs::type_of(descr)) {
+            return;
+        }
         if !descr.is_null() && (*refs::type_of(descr)).tp_descr_set.is_some() {
             if let Some(offset) = slot_offset(ty, descr) {
                 add_type(
@@ -404,6 +417,12 @@ unsafe fn learn_store(site: *mut Site, owner: *mut PyObject, name: *mut PyObject
             );
         }
     }
+}
+
+/// Whether `__get__` or `__set__` may appear in or vanish from a class that is the type of a class attribute: the version of the attribute's class does not tell.
+unsafe fn may_become_descriptor(ty: *mut PyTypeObject) -> bool {
+    // SAFETY: `ty` is a live type.
+    unsafe { !refs::type_has_feature(ty, u64::from(ffi::Py_TPFLAGS_IMMUTABLETYPE)) }
 }
 
 /// Whether a type's `tp_getattro` is a given function.

@@ -60,7 +60,7 @@ cache_stubs! {
     attr_class,
     /// LOAD_ATTR: a class attribute that this instance's keys do not shadow.
     attr_class_unshadowed,
-    /// LOAD_ATTR: an attribute of a module that is itself the constant operand.
+    /// LOAD_ATTR: an attribute of a module, known by its dictionary.
     attr_module,
     /// LOAD_ATTR: an attribute of a class.
     attr_type,

@@ -239,7 +239,8 @@ impl Snapshot<'_> {
                 let value = *(words[1] as *const u64) & !1;
                 self.object(value);
                 return Seen::Module {
-                    owner: words[3],
+                    version: words[0] as u32,
+                    dict: words[3],
                     cell: words[1],
                     value,
                 };
