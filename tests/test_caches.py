@@ -458,25 +458,6 @@ check(load, call)
     )
 
 
-def test_class_of_a_module_that_changes(compare):  # noqa: F811
-    # Loaded once each: the interpreter's own cache, when it is filled, does not notice.
-    compare(
-        """
-import types
-class Other(types.ModuleType):
-    @property
-    def value(self): return "property"
-def load(m): return m.value
-m = types.ModuleType("m")
-m.value = 1
-print(load(m))
-m.__class__ = Other
-print(load(m))
-check(load)
-"""
-    )
-
-
 def test_class_attributes_that_become_descriptors(compare):  # noqa: F811
     compare(
         WARM

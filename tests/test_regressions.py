@@ -131,3 +131,24 @@ def test_optimized_loops_of_a_dead_function_are_forgotten(run_snippet):
     )
     expected = [str({x * n for x in (1, 2, 3, 4)} if n % 2 else {x: x + n for x in (1, 2, 3, 4)}) for n in range(1, 13)]
     assert out.splitlines() == expected
+
+
+def test_class_of_a_module_that_changes(run_snippet):
+    # The interpreter's own cache, once it is filled, does not notice; so compiled code is compared with what an access without a cache gives.
+    run_snippet(
+        """
+        import hotstamp, types
+        class Other(types.ModuleType):
+            @property
+            def value(self): return "property"
+        def load(m): return m.value
+        m = types.ModuleType("m")
+        m.value = 1
+        for _ in range(20):
+            assert load(m) == getattr(m, "value") == 1
+        m.__class__ = Other
+        for _ in range(20):
+            assert load(m) == getattr(m, "value") == "property"
+        assert hotstamp.is_compiled(load)
+        """
+    )
