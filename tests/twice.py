@@ -43,6 +43,8 @@ class Subject:
     # Where it runs: a folder, or None for an empty one.
     folder: pathlib.Path | None = None
     variables: dict = dataclasses.field(default_factory=dict)
+    # What its results depend on besides.
+    facts: str = ""
 
 
 def add_options(parser, timeout):
@@ -61,7 +63,7 @@ def python(arch, *arguments):
 class Twice:
     """Runs subjects in both modes under the same conditions, and says how they differ."""
 
-    def __init__(self, options, kind, driver, accepted, facts=()):
+    def __init__(self, options, kind, driver, accepted):
         self.options = options
         self.driver = driver
         self.accepted = read_accepted(accepted)
@@ -72,9 +74,9 @@ class Twice:
         if options.auto is not None:
             compiled["HOTSTAMP_AUTO"] = str(options.auto)
         self.modes = {"interpreted": {"HOTSTAMP": "0"}, "compiled": compiled}
-        self.prints = self.fingerprints(facts)
+        self.prints = self.fingerprints()
 
-    def fingerprints(self, facts):
+    def fingerprints(self):
         """What a result of each mode depends on. Builds what is out of date, unless HOTSTAMP_NO_BUILD=1 is set."""
         code = "import sys, os, hotstamp; print(sys.version); print(os.path.dirname(hotstamp.__file__))"
         done = subprocess.run(python(self.options.arch, "-c", code), env=self.environment("interpreted"), capture_output=True, text=True)
@@ -83,7 +85,7 @@ class Twice:
         # Not in the middle of a run.
         os.environ["HOTSTAMP_NO_BUILD"] = "1"
         version, package = done.stdout.strip().rsplit("\n", 1)
-        base = hashlib.sha256(version.encode() + self.driver.read_bytes() + "".join(facts).encode()).hexdigest()[:16]
+        base = hashlib.sha256(version.encode() + self.driver.read_bytes()).hexdigest()[:16]
         build = hashlib.sha256(base.encode())
         for file in sorted(pathlib.Path(package).iterdir()):
             if file.is_file():
@@ -128,13 +130,14 @@ class Twice:
         """The outcomes of one subject in one mode, from what was kept if that is still valid."""
         # The baseline's results have the plain name.
         how = "-".join([self.options.tier, *([str(self.options.auto)] if self.options.auto is not None else [])])
+        fingerprint = self.prints[mode] + subject.facts
         kept = self.folder / (mode if mode == "interpreted" or how == "baseline" else f"{mode}-{how}") / f"{subject.name}.json"
         if kept.exists() and not self.options.fresh:
             run = json.loads(kept.read_text())
-            if run["fingerprint"] == self.prints[mode]:
+            if run["fingerprint"] == fingerprint:
                 return run
         started = time.monotonic()
-        run = {"fingerprint": self.prints[mode], "outcomes": {}, "details": {}, "stats": None, "complete": False}
+        run = {"fingerprint": fingerprint, "outcomes": {}, "details": {}, "stats": None, "complete": False}
         kept.parent.mkdir(parents=True, exist_ok=True)
         log = kept.with_suffix(".log")
         log.unlink(missing_ok=True)
