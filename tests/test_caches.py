@@ -490,3 +490,28 @@ print(a.x)
 check(load_x, load_y, load_slot, load_class, store)
 """
     )
+
+
+def test_attribute_whose_key_is_another_string(compare):  # noqa: F811
+    # A key that is not interned is equal to the attribute's name and not the same object.
+    compare(
+        WARM
+        + """
+class A:
+    attribute = "class"
+    def method(self): return "class"
+class B: pass
+def load(o): return o.attribute
+def call(o): return o.method()
+def store(o, value): o.attribute = value
+a, b, c = A(), A(), B()
+vars(b)["".join(["attri", "bute"])] = "own"
+vars(b)["".join(["met", "hod"])] = lambda: "own"
+vars(c)["".join(["attri", "bute"])] = "own"
+for _ in range(20):
+    print(load(a), load(b), load(c), call(a), call(b))
+warm(store, c, 1), warm(store, B(), 2)
+print(vars(c), load(c))
+check(load, call, store)
+"""
+    )

@@ -1,7 +1,7 @@
 //! LOAD_ATTR and STORE_ATTR.
 //!
 //! Payloads: word 0 low = type version, high = byte offset of the value in the object; word 1 = the cached `StackRef` bits (a borrowed class attribute, kept
-//! alive by the type while its version holds) or the global cell; word 2 low = byte offset of the inline values' `valid` flag; word 3 = number of shared keys, or the owner.
+//! alive by the type while its version holds) or the global cell; word 2 low = byte offset of the inline values' `valid` flag; word 3 = number of shared keys, or the module's dictionary.
 
 use std::mem::offset_of;
 
@@ -146,7 +146,14 @@ unsafe fn shared_key(ty: *mut PyTypeObject, name: *mut PyObject) -> (Option<usiz
         }
         let count = (*keys).dk_nentries as usize;
         let entries = refs::dict_keys_entries(keys).cast::<ffi::PyDictUnicodeEntry>();
-        let found = (0..count).find(|&index| (*entries.add(index)).me_key == name);
+        // A key that came in through `__dict__` may be equal to the name and another object.
+        let is_name = |key: *mut PyObject| {
+            key == name
+                || !key.is_null()
+                    && !globals::is_interned(key)
+                    && ffi::PyUnicode_Compare(key, name) == 0
+        };
+        let found = (0..count).find(|&index| is_name((*entries.add(index)).me_key));
         (found, count)
     }
 }

@@ -89,7 +89,7 @@ unsafe extern "C" fn on_dict_event(
 }
 
 /// Whether a key is an interned str, which is equal to another one only if it is the same object.
-unsafe fn is_interned(key: *mut PyObject) -> bool {
+pub(super) unsafe fn is_interned(key: *mut PyObject) -> bool {
     // SAFETY: `key` is null (for events without one) or a live object.
     unsafe {
         !key.is_null()
