@@ -748,6 +748,40 @@ SUSPECTS = {
             print(sys.getrefcount(o), sys.getrefcount(A))
         ran = [f, k, h]
     """,
+    # A list iterator without its list but with an index crashed whoever asked it for more.
+    "iterator_exhausted": """
+        import operator, pickle
+        def exhaust(values):
+            iterator = iter(values)
+            total = 0
+            for value in iterator:
+                total += value
+            return iterator, total
+        for values in [1, 2], (1, 2):
+            for _ in range(100):
+                iterator, total = exhaust(values)
+            print(total, next(iterator, None), list(iterator), operator.length_hint(iterator), pickle.dumps(iterator), [value for value in iterator])
+        ran = [exhaust]
+    """,
+    # Another module took the address of a dead one, whose dictionary a function kept alive.
+    "module_in_the_place_of_another": """
+        import types
+        def load(m, n):
+            for i in range(n):
+                total = m.value + i
+            return total
+        kept, places = [], set()
+        for number in range(50):
+            module = types.ModuleType("same")
+            places.add(id(module))
+            exec("def get(): return value", module.__dict__)
+            module.value = number
+            kept.append(module.get)
+            print(load(module, 30))
+            del module
+        print(len(places) < 50)
+        ran = [load]
+    """,
 }
 
 

@@ -332,6 +332,9 @@ impl<'c> Lower<'c, '_> {
                 let offset = offset_of!(ffi::_PyListIterObject, it_seq);
                 let sequence = self.load_pointer(iterator, offset)?;
                 self.store(iterator, offset, self.i64(0).into())?;
+                // An exhausted list iterator is known by its index alone; a tuple's has it in the same place, and nobody looks at it.
+                let index = offset_of!(ffi::_PyListIterObject, it_index);
+                self.store(iterator, index, self.i64(u64::MAX).into())?;
                 self.taken_from_heap(sequence)?.into()
             }
             Op::RangeWord(word) => {
