@@ -19,8 +19,27 @@ use crate::site::Site;
 /// What a site without a cell yet points at: always 0.
 pub static UNBOUND: u64 = 0;
 
+/// A cell and the dictionaries of its namespace.
+#[derive(Clone, Copy)]
+struct Watched {
+    cell: *mut u64,
+    first: usize,
+    second: usize,
+}
+
 /// The cells that depend on one dictionary, by name.
-type Interest = FxHashMap<usize, Vec<*mut u64>>;
+type Interest = FxHashMap<usize, Vec<Watched>>;
+
+/// Every cell has to be looked up anew.
+///
+/// # Safety
+/// GIL held.
+unsafe fn empty(interest: &Interest) {
+    for watched in interest.values().flatten() {
+        // SAFETY: cells are never freed.
+        unsafe { watched.cell.write(0) };
+    }
+}
 
 #[derive(Default)]
 struct Cells {
@@ -62,11 +81,11 @@ unsafe extern "C" fn on_dict_event(
                 let Some(cells) = interest.get(&(key as usize)) else {
                     // A key that is equal to a name but another object: names are interned, so only keys that are no exact interned str come here.
                     if !is_interned(key) {
-                        interest.values().flatten().for_each(|&cell| cell.write(0));
+                        empty(interest);
                     }
                     return 0;
                 };
-                for &cell in cells {
+                for &Watched { cell, .. } in cells {
                     // A rebinding cannot fail any more, so the new value is what the dictionary will hold. Only this dictionary's own value is replaced.
                     let current = cell.read() & !1;
                     let own = event == ffi::PyDict_EVENT_MODIFIED
@@ -76,13 +95,15 @@ unsafe extern "C" fn on_dict_event(
                 }
             }
             ffi::PyDict_EVENT_DEALLOCATED => {
-                interest.values().flatten().for_each(|&cell| cell.write(0));
-                all.by_dict.remove(&(dict as usize));
-                all.by_namespace.retain(|&(first, second, _), _| {
-                    first != dict as usize && second != dict as usize
-                });
+                empty(interest);
+                // Another dictionary may come to lie there.
+                for (name, watched) in all.by_dict.remove(&(dict as usize)).unwrap_or_default() {
+                    for Watched { first, second, .. } in watched {
+                        all.by_namespace.remove(&(first, second, name));
+                    }
+                }
             }
-            _ => interest.values().flatten().for_each(|&cell| cell.write(0)),
+            _ => empty(interest),
         }
         0
     }
@@ -148,7 +169,11 @@ unsafe fn cell(
                     .or_default()
                     .entry(name as usize)
                     .or_default()
-                    .push(cell);
+                    .push(Watched {
+                        cell,
+                        first: first as usize,
+                        second: second as usize,
+                    });
             }
         }
         all.by_namespace.insert(key, cell);
