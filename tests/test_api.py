@@ -63,7 +63,7 @@ def test_questions_about_what_is_no_function(run_snippet):
 
         assert C().method() == 1
         assert hotstamp.is_compiled(C.method) and hotstamp.is_compiled(C().method)
-        for question in hotstamp.is_compiled, hotstamp.compiled_size, hotstamp.resumptions, hotstamp.opt_out:
+        for question in hotstamp.is_compiled, hotstamp.compiled_size, hotstamp.optimized_size, hotstamp.resumptions, hotstamp.opt_out:
             for wrong in len, 3, C:
                 try:
                     question(wrong)

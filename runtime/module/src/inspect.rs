@@ -37,7 +37,7 @@ pub(crate) fn is_compiled(function: &Bound<'_, PyAny>) -> PyResult<bool> {
     Ok(!unsafe { registry::existing(function) }.is_null())
 }
 
-/// Bytes of machine code of a function; 0 if it is not compiled.
+/// Bytes of a function's baseline code; 0 if it is not compiled.
 #[pyfunction]
 pub(crate) fn compiled_size(function: &Bound<'_, PyAny>) -> PyResult<u32> {
     let function = function_of(function)?;
@@ -73,6 +73,16 @@ pub(crate) fn optimizations(function: &Bound<'_, PyAny>) -> PyResult<u64> {
     let function = function_of(function)?;
     // SAFETY: as `compiled_size`.
     Ok(policy::installations(unsafe {
+        registry::existing(function)
+    }))
+}
+
+/// Bytes of the optimizer's code that is installed for a function, for its loops too; 0 if there is none.
+#[pyfunction]
+pub(crate) fn optimized_size(function: &Bound<'_, PyAny>) -> PyResult<usize> {
+    let function = function_of(function)?;
+    // SAFETY: as `compiled_size`.
+    Ok(policy::installed_bytes(unsafe {
         registry::existing(function)
     }))
 }

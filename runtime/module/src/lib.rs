@@ -28,6 +28,7 @@ fn _hotstamp(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(inspect::is_compiled, module)?)?;
     module.add_function(wrap_pyfunction!(inspect::compiled_size, module)?)?;
     module.add_function(wrap_pyfunction!(inspect::optimizations, module)?)?;
+    module.add_function(wrap_pyfunction!(inspect::optimized_size, module)?)?;
     module.add_function(wrap_pyfunction!(inspect::resumptions, module)?)?;
     module.add_function(wrap_pyfunction!(inspect::opt_out, module)?)?;
     module.add_function(wrap_pyfunction!(inspect::stats, module)?)?;

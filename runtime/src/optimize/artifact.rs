@@ -130,6 +130,14 @@ impl Installed {
             .retain(|(place, _), _| *place != data as usize);
     }
 
+    /// All code of a function: for its calls, and for loops of it.
+    pub fn of(&self, data: *mut CodeData) -> impl Iterator<Item = *mut Artifact> {
+        self.by_place
+            .iter()
+            .filter(move |((place, _), _)| *place == data as usize)
+            .map(|(_, artifact)| *artifact)
+    }
+
     /// Functions whose calls lead to optimized code.
     pub fn functions(&self) -> impl Iterator<Item = *mut CodeData> {
         self.by_place

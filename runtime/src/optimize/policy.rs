@@ -182,6 +182,19 @@ pub fn installations(data: *mut CodeData) -> u64 {
         .unwrap_or(0)
 }
 
+/// Bytes of the code that is installed for a function, for its loops too.
+pub fn installed_bytes(data: *mut CodeData) -> usize {
+    state().as_ref().map_or(0, |state| {
+        state
+            .installed
+            .of(data)
+            // SAFETY: installed artifacts live; GIL held.
+            .filter_map(|artifact| unsafe { (*artifact).placed.as_ref() })
+            .map(|placed| placed.len)
+            .sum()
+    })
+}
+
 /// Exits of optimized code by reason.
 pub fn exits() -> impl Iterator<Item = (Reason, u64)> {
     Reason::ALL
