@@ -5,8 +5,8 @@
     perf/arch.py richards nbody --hosts local,ssh:me@board --modes interpreter,auto
 
 Hosts: `local` (times), `emulated` (AArch64 on an x86-64 machine: executed guest instructions, exact and repeatable, and code
-sizes; no times), `ssh:[USER@]HOST[:PORT]` (times there). An ssh host gets this checkout's commit, perf/setup and ci/build, unless
---remote-dir names a checkout there that is ready. Writes a folder: result.json, and one object per host.
+sizes; no times), `ssh:[USER@]HOST[:PORT]` (times there). An ssh host gets this checkout's commit, perf/setup and, for hotstamp's modes, ci/build
+(minutes the first time; what it lacks is said), unless --remote-dir names a checkout there that is ready. Writes a folder: result.json, and one object per host.
 """
 
 import sys
@@ -19,11 +19,12 @@ import argparse  # noqa: E402
 import json  # noqa: E402
 import platform  # noqa: E402
 
-from lab import archtable, comparison, errors, hosts, options  # noqa: E402
+from lab import archtable, comparison, errors, hosts, options, remote  # noqa: E402
 from lab.benchmarks import names  # noqa: E402
 from lab.errors import LabError  # noqa: E402
 from lab.hosts import Counting  # noqa: E402
 from lab.journal import Journal  # noqa: E402
+from lab.modes import HOTSTAMP_TIERS, take_apart  # noqa: E402
 from lab.progress import console, progress  # noqa: E402
 from lab.warmloop import WarmPlan  # noqa: E402
 
@@ -36,9 +37,10 @@ def parser() -> argparse.ArgumentParser:
     options.add_modes(made, DEFAULT_MODES)
     made.add_argument("--hosts", default="local,emulated", help="comma-separated (default %(default)s)")
     made.add_argument("--remote-dir", metavar="DIR", help="a checkout on the ssh hosts that is set up and built; nothing is sent then")
+    made.add_argument("--remote-home", metavar="DIR", default=remote.HOME, help="where on the ssh hosts a commit is sent to (default %(default)s, under their home)")
     made.add_argument("--ssh-option", action="append", default=[], metavar="OPTION", help="passed to ssh as -o; may be repeated")
-    made.add_argument("--count-warm", type=int, default=Counting.warm, metavar="N", help="emulated iterations before those that count (default %(default)s)")
-    made.add_argument("--count-loops", type=int, default=Counting.loops, metavar="N", help="emulated iterations that count (default %(default)s)")
+    made.add_argument("--count-warm", type=int, default=Counting().warm, metavar="N", help="emulated iterations before those that count (default %(default)s)")
+    made.add_argument("--count-loops", type=int, default=Counting().loops, metavar="N", help="emulated iterations that count (default %(default)s)")
     made.add_argument("--emit", action="store_true", help="print the local host's object on stdout and nothing else (what an ssh host is asked for)")
     comparison.add_plan(made)
     options.add_process(made)
@@ -55,11 +57,9 @@ def check_hosts(chosen: list[str]) -> None:
         raise LabError("only x86-64 machines emulate AArch64", "leave `emulated` out of --hosts")
 
 
-def for_remote(arguments: argparse.Namespace, benchmarks: list[str]) -> list[str]:
+def for_remote(arguments: argparse.Namespace, benchmarks: list[str], specs: list[str]) -> list[str]:
     """The options that an ssh host's arch.py is given, so that it takes the same samples."""
-    passed = [*benchmarks, "--confidence", str(arguments.confidence), "--timeout", str(arguments.timeout)]
-    if arguments.modes:
-        passed += ["--modes", arguments.modes]
+    passed = [*benchmarks, "--modes", ",".join(specs), "--confidence", str(arguments.confidence), "--timeout", str(arguments.timeout)]
     if arguments.cores:
         passed += ["--cores", arguments.cores]
     for setting in arguments.env:
@@ -90,9 +90,9 @@ def main(argv: list[str]) -> int:
         elif host == "emulated":
             collected.append(count_emulated(arguments, benchmarks, specs, folder))
         else:
-            there = hosts.remote(host, arguments.remote_dir, arguments.ssh_option)
-            prepare = arguments.remote_dir is None
-            collected.append(hosts.collect_remote(there, for_remote(arguments, [b.name for b in benchmarks]), prepare, say))
+            there = remote.parse(host, arguments.remote_dir, arguments.ssh_option, arguments.remote_home)
+            needs_build = any(take_apart(spec).base in HOTSTAMP_TIERS for spec in specs)
+            collected.append(remote.collect(there, for_remote(arguments, [b.name for b in benchmarks], specs), needs_build, say))
     if arguments.emit:
         print(json.dumps(collected[0]))
         return 0

@@ -108,7 +108,8 @@ def main(argv: list[str]) -> int:
     document = peertable.document(run, table, extra)
     (run.folder / "peers.md").write_text(document)
     if arguments.results:
-        (paths.PERF / "RESULTS.md").write_text(document)
+        results = paths.PERF / "RESULTS.md"
+        results.write_text(peertable.published(results.read_text() if results.exists() else "", document))
         print("written: perf/RESULTS.md")
     print(f"results: {run.folder}")
     return 0

@@ -13,9 +13,9 @@ from lab import options, provenance, pyperf_io, results
 from lab.benchmarks import Benchmark
 from lab.journal import Journal
 from lab.modes import Mode
-from lab.progress import console, progress
+from lab.progress import console, progress, rough
 from lab.results import Results
-from lab.warmloop import WarmPlan, measure
+from lab.warmloop import WarmPlan, estimate, measure
 
 RESULT = "result.json"
 #: Raised when the shape of result.json changes.
@@ -89,6 +89,8 @@ def run(tool: str, arguments: argparse.Namespace, benchmarks: list[Benchmark], m
         "machine": circumstances["machine"],
     }
     names = [mode.name for mode in modes]
+    expected = rough(estimate(plan, len(benchmarks), len(modes)))
+    console.print(f"{len(benchmarks)} benchmarks in {len(modes)} modes: about {expected}, more where iterations are long", markup=False, soft_wrap=True)
     with Journal.open_for(folder, plan_json, resume=bool(arguments.resume)) as journal:
         try:
             with progress(len(benchmarks) * plan.rounds) as reporter:

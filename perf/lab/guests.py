@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import tempfile
 from pathlib import Path
@@ -44,7 +45,11 @@ def counted(benchmark: Benchmark, mode: Mode, loops: int, options: WorkerOptions
     with tempfile.TemporaryDirectory() as folder:
         total = Path(folder) / "count"
         counting = Emulator((emulator.command[0], "-plugin", f"{emulation.plugin()},out={total}", *emulator.command[1:]), emulator.environment)
-        config = {**json.loads(configuration(benchmark, mode, once=True)), "count": loops}
+        # Nothing of Python's start-up is compiled: in tier optimizer that takes an emulator minutes, and cancels out.
+        late = mode.jit == "hotstamp"
+        if late:
+            mode = dataclasses.replace(mode, environment={name: value for name, value in mode.environment.items() if name != "HOTSTAMP"})
+        config = {**json.loads(configuration(benchmark, mode, once=True)), "count": loops, "late": late}
         cost = run_program(mode, [str(paths.WORKER), json.dumps(config)], counting, options, fixed_addresses=True)
         answer = last_answer(cost)
         if not total.exists():

@@ -1,4 +1,4 @@
-"""Hosts that arch.py collects samples on: this machine, this machine's emulated AArch64, and others over ssh.
+"""Hosts that arch.py collects samples on: this machine, and its emulated AArch64; lab/remote.py has those over ssh.
 
 Collecting gives one plain object per host: `host`, `provenance`, and `benchmarks` -> mode -> the figures, of one kind per host:
 
@@ -8,21 +8,14 @@ Collecting gives one plain object per host: `host`, `provenance`, and `benchmark
 
 from __future__ import annotations
 
-import json
-import shlex
-import subprocess
 from dataclasses import dataclass
 from typing import Any
 
-from lab import emulation, guests, paths, process, provenance
+from lab import emulation, guests, provenance
 from lab.benchmarks import Benchmark
-from lab.errors import LabError, ModeUnavailable, WorkerFailed
+from lab.errors import ModeUnavailable, WorkerFailed
 from lab.modes import Mode, why_vacuous
 from lab.protocol import WorkerOptions
-
-#: Where a checkout is put on an ssh host that has none, under its home.
-REMOTE_HOME = ".cache/hotstamp/arch"
-
 
 @dataclass(frozen=True, slots=True)
 class Counting:
@@ -90,72 +83,3 @@ def from_run(run) -> dict[str, Any]:
                 figure["code_bytes"] = last["code_bytes"]
             found.setdefault(benchmark, {})[name] = figure
     return {"host": "local", "kind": "time", "provenance": run.provenance, "benchmarks": found}
-
-
-@dataclass(frozen=True, slots=True)
-class Remote:
-    """An ssh host: `ssh:[USER@]HOST[:PORT]`."""
-
-    name: str
-    target: str
-    port: int | None
-    #: The checkout there; None: this one's commit is sent.
-    folder: str | None
-    #: ssh's own -o options.
-    ssh_options: tuple[str, ...] = ()
-
-    def command(self, text: str) -> list[str]:
-        """ssh with a command for the remote shell."""
-        options = [part for option in ("BatchMode=yes", *self.ssh_options) for part in ("-o", option)]
-        port = ["-p", str(self.port)] if self.port else []
-        return [process.tool("ssh", "openssh-client"), *options, *port, self.target, text]
-
-
-def remote(spec: str, folder: str | None, ssh_options: list[str]) -> Remote:
-    """Parse `ssh:[USER@]HOST[:PORT]`."""
-    target = spec.removeprefix("ssh:")
-    host, separator, port = target.rpartition(":")
-    if separator and not host.endswith("]") and ":" in host:
-        host, separator = target, ""  # a bare IPv6 address
-    if not separator:
-        host, port = target, ""
-    if not host or (port and not port.isdecimal()):
-        raise LabError(f"{spec}: not ssh:[USER@]HOST[:PORT]")
-    return Remote(spec, host, int(port) if port else None, folder, tuple(ssh_options))
-
-
-def collect_remote(host: Remote, arguments: list[str], prepare: bool, say) -> dict[str, Any]:
-    """Run arch.py on the host and read its object. `prepare`: build and set up there first."""
-    folder = host.folder or _send(host, say)
-    if prepare and host.folder is None:
-        say(f"{host.name}: setting up and building there")
-        _ssh(host, f"cd {shlex.quote(folder)} && perf/setup && ci/build", "setting up")
-    say(f"{host.name}: measuring")
-    command = " ".join(shlex.quote(part) for part in ["perf/arch.py", "--hosts", "local", "--emit", *arguments])
-    output = _ssh(host, f"cd {shlex.quote(folder)} && {command}", "measuring")
-    try:
-        found = json.loads(output.splitlines()[-1])
-    except (IndexError, ValueError):
-        raise LabError(f"{host.name}: perf/arch.py there printed no result", f"try it there: cd {folder} && {command}") from None
-    found["host"] = host.name
-    return found
-
-
-def _send(host: Remote, say) -> str:
-    """Put this checkout's commit on the host; returns its folder there, relative to the home."""
-    revision = provenance.git_revision().removesuffix("+changes")
-    folder = f"{REMOTE_HOME}/{revision}"
-    say(f"{host.name}: sending {revision}")
-    archive = subprocess.run(["git", "-C", str(paths.REPOSITORY), "archive", "--format=tar", "HEAD"], capture_output=True, check=True)
-    _ssh(host, f"mkdir -p {folder} && tar -x -C {folder}", "sending the checkout", archive.stdout)
-    return folder
-
-
-def _ssh(host: Remote, text: str, what: str, data: bytes | None = None) -> str:
-    done = subprocess.run(host.command(text), input=data, stdin=None if data is not None else subprocess.DEVNULL, capture_output=True)
-    if done.returncode == 255:
-        raise LabError(f"{host.name}: ssh failed: {done.stderr.decode(errors='replace').strip()}", "it must log in without a password: ssh-copy-id, or --ssh-option")
-    if done.returncode != 0:
-        tail = "\n".join(done.stderr.decode(errors="replace").strip().splitlines()[-10:])
-        raise LabError(f"{host.name}: {what} failed there:\n{tail}")
-    return done.stdout.decode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from lab import stats
@@ -149,6 +150,13 @@ def document(run: Run, table: Table, startup: Table) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def published(old: str, section: str) -> str:
+    """A document of several sections, each under a heading of the first level, with one of them put in, in place of the one with its heading."""
+    heading = section.splitlines()[0]
+    others = [part for part in re.split(r"(?m)^(?=# )", old) if part.strip() and part.splitlines()[0] != heading]
+    return "\n".join(part.strip() + "\n" for part in [section, *others])
 
 
 def _described(facts: dict[str, Any]) -> str:

@@ -25,8 +25,8 @@ class Curve:
     at: list[float] = field(default_factory=list)
     #: Milliseconds per iteration of each entry.
     taken: list[float] = field(default_factory=list)
-    #: Entries before which the compiler's counters changed: (index, what they were).
-    changes: list[tuple[int, str]] = field(default_factory=list)
+    #: Entries in which the compiler's counters changed: (index, names of those that did, what all were).
+    changes: list[tuple[int, frozenset[str], str]] = field(default_factory=list)
 
 
 def curve(raw: dict[str, Any]) -> Curve:
@@ -40,29 +40,43 @@ def curve(raw: dict[str, Any]) -> Curve:
         clock += taken / 1e9
         found.at.append(clock)
         found.taken.append(taken / loops / inner / 1e6)
-    # Marks count warm-up entries; the first iteration stands before them.
-    found.changes = [(index + 1, ", ".join(f"{name.removeprefix('functions_')}: {count}" for name, count in counters.items())) for index, counters in raw["marks"]]
+    # Marks count warm-up entries; the first iteration stands before them. What was compiled by its end was so in it or before.
+    last: dict[str, int] = {}
+    for index, counters in [(-1, raw.get("counters", {})), *raw["marks"]]:
+        changed = frozenset(name.removeprefix("functions_") for name, count in counters.items() if count != last.get(name, 0))
+        if changed:
+            found.changes.append((index + 1, changed, ", ".join(f"{name.removeprefix('functions_')}: {count}" for name, count in counters.items())))
+        last = counters
     return found
 
 
+def _marker(changed: frozenset[str]) -> str:
+    """Stars where optimized code came in, diamonds where other code did."""
+    return "optimized" if "optimized" in changed else "compiled"
+
+
+_SYMBOLS = {"compiled": "diamond-open", "optimized": "star"}
+
+
 def warmup_figure(benchmark: str, curves: dict[str, Curve], palette: dict[str, str]) -> go.Figure:
-    """Time per iteration over the life of one process per mode; diamonds where the compiler's counters changed."""
+    """Time per iteration over the life of one process per mode; diamonds where functions were compiled, stars where they were optimized."""
     figure = go.Figure()
     for mode, found in curves.items():
         figure.add_trace(go.Scatter(x=found.at, y=found.taken, mode="lines+markers", name=mode, marker={"size": 4}, line={"color": palette[mode], "width": 1.5}))
-        marks = [(index, text) for index, text in found.changes if index < len(found.at)]
-        if marks:
-            figure.add_trace(
-                go.Scatter(
-                    x=[found.at[index] for index, _ in marks],
-                    y=[found.taken[index] for index, _ in marks],
-                    text=[text for _, text in marks],
-                    mode="markers",
-                    name=f"{mode}: code changed",
-                    marker={"symbol": "diamond-open", "size": 11, "color": palette[mode], "line": {"width": 2}},
-                    hovertemplate="%{text}<extra></extra>",
+        for kind, symbol in _SYMBOLS.items():
+            marks = [(index, text) for index, changed, text in found.changes if index < len(found.at) and _marker(changed) == kind]
+            if marks:
+                figure.add_trace(
+                    go.Scatter(
+                        x=[found.at[index] for index, _ in marks],
+                        y=[found.taken[index] for index, _ in marks],
+                        text=[text for _, text in marks],
+                        mode="markers",
+                        name=f"{mode}: functions {kind}",
+                        marker={"symbol": symbol, "size": 11, "color": palette[mode], "line": {"width": 2}},
+                        hovertemplate="%{text}<extra></extra>",
+                    )
                 )
-            )
     figure.update_layout(title=f"{benchmark}: warm-up", height=420, **_LAYOUT)
     figure.update_xaxes(title="benchmark time in the process, s", type="log" if any(max(c.at, default=0) > 20 for c in curves.values()) else "linear")
     figure.update_yaxes(title="ms per iteration", type="log")

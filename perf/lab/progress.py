@@ -23,7 +23,13 @@ class Reporter:
         self.done = 0
         self._bar = bar
         self._task = bar.add_task("starting", total=total) if bar else None
-        self._last_line = time.monotonic()
+        self._began = self._last_line = time.monotonic()
+
+    def left(self) -> str:
+        """How much longer it takes if it goes on as it went; empty as long as nothing is finished."""
+        if not self.done:
+            return ""
+        return f", about {rough((time.monotonic() - self._began) / self.done * (self.total - self.done))} left"
 
     def step(self, what: str, advance: int = 0) -> None:
         """Say what is under way, and count `advance` finished pieces."""
@@ -32,7 +38,12 @@ class Reporter:
             self._bar.update(self._task, description=what, advance=advance)
         elif time.monotonic() - self._last_line >= LINE_INTERVAL:
             self._last_line = time.monotonic()
-            print(f"[{self.done}/{self.total}] {what}", file=sys.stderr, flush=True)
+            print(f"[{self.done}/{self.total}{self.left()}] {what}", file=sys.stderr, flush=True)
+
+
+def rough(seconds: float) -> str:
+    """A duration as a person says it."""
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
 
 
 @contextmanager

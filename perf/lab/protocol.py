@@ -106,10 +106,6 @@ class Worker:
         """Peak memory, CPU time and the compiler's statistics."""
         return self._ask("report")
 
-    def sizes(self) -> dict[str, Any]:
-        """Native size of every compiled function, and the compiler's statistics."""
-        return self._ask("sizes")
-
     def close(self) -> None:
         """End the process, whatever state it is in."""
         if self._process.poll() is None:

@@ -11,7 +11,7 @@ from lab.benchmarks import Benchmark
 from lab.emulation import Emulator
 from lab.errors import LabError, WorkerFailed
 from lab.modes import Mode, parse, why_vacuous
-from lab.protocol import Worker, WorkerOptions, configuration
+from lab.protocol import WorkerOptions, configuration
 from lab.tables import DASH, Table
 
 SHAPES = paths.PERF / "lab" / "shapes.py"
@@ -41,58 +41,78 @@ def canonical(mode: Mode, architecture: str, counts: list[int], options: WorkerO
 
 def of_benchmark(benchmark: Benchmark, mode: Mode, architecture: str, iterations: int, options: WorkerOptions) -> dict[str, Any]:
     """Every compiled function of a benchmark after some iterations, largest first, and the compiler's statistics."""
-    if architecture != platform.machine():
-        emulator = emulation.static_emulator()
-        config = {**json.loads(configuration(benchmark, mode, once=True)), "once_more": iterations, "sizes": True}
-        cost = guests.run_program(mode, [str(paths.WORKER), json.dumps(config)], emulator, options)
-        answer = guests.last_answer(cost)
-        found = {"functions": answer["functions"], "statistics": answer["statistics"]}
-    else:
-        with Worker(benchmark, mode, 0, options) as worker:
-            for _ in range(iterations):
-                worker.first()
-            found = worker.sizes()
+    config = {**json.loads(configuration(benchmark, mode, once=True)), "once_more": iterations, "sizes": True}
+    cost = guests.run_program(mode, [str(paths.WORKER), json.dumps(config)], _emulator(architecture), options)
+    answer = guests.last_answer(cost)
+    found = {name: answer[name] for name in ("functions", "statistics", "statistics_at_start")}
     if why := why_vacuous(mode, found["statistics"]):
         raise WorkerFailed(why)
     return found
 
 
 def canonical_table(shapes: dict[str, dict[str, Any]], counts: list[int]) -> Table:
-    """One row per architecture and mode; the second size less the first is the cost of one further call."""
+    """One row per architecture and mode; the second size less the first is the cost of one further call.
+
+    The optimizer's code stands beside the stamped one, which exits go on in: `and stamped` has its size for the last N, as do code/bytecode and metadata.
+    """
     per_call = [f"N={counts[1]} less N={counts[0]}"] if len(counts) > 1 else []
-    table = Table("canonical shape (N times s += math.sqrt(x)), bytes of code", ("architecture", "mode", *(f"N={n}" for n in counts), *per_call, "code/bytecode", "metadata"))
+    table = Table("canonical shape (N times s += math.sqrt(x)), bytes of code", ("architecture", "mode", *(f"N={n}" for n in counts), *per_call, "code/bytecode", "metadata", "and stamped"))
     for architecture, by_mode in shapes.items():
         for mode, found in by_mode.items():
             if "failed" in found:
-                table.add(architecture, mode, *[DASH] * (len(counts) + len(per_call) + 2))
+                table.add(architecture, mode, *[DASH] * (len(counts) + len(per_call) + 3))
                 table.notes.append(f"{architecture}, {mode}: {found['failed']}")
                 continue
             rows = [found[str(n)] for n in counts]
             step = [str(rows[1]["code_bytes"] - rows[0]["code_bytes"])] if per_call else []
             last = rows[-1]
-            metadata = DASH if last["metadata_bytes"] is None else str(last["metadata_bytes"])
-            table.add(architecture, mode, *(str(row["code_bytes"]) for row in rows), *step, f"{last['code_bytes'] / last['bytecode_bytes']:.1f}", metadata)
+            ratio = _ratio(last["code_bytes"], last["bytecode_bytes"])
+            table.add(architecture, mode, *(str(row["code_bytes"]) for row in rows), *step, ratio, _text(last["metadata_bytes"]), _text(last.get("baseline_bytes")))
     return table
 
 
 def function_tables(benchmark: str, by_architecture: dict[str, dict[str, Any]], top: int) -> list[Table]:
-    """The largest functions per architecture and mode, and totals per bytecode byte."""
-    totals = Table(f"{benchmark}: bytes of code and metadata", ("architecture", "mode", "functions", "code", "metadata", "bytecode", "code/bytecode", "metadata/bytecode"))
+    """Totals per bytecode byte, and the largest functions, per architecture and mode. Functions that the benchmark had compiled, not Python's start-up.
+
+    Where there are two tiers, `code` is the stamped code, and `optimized` what the optimizer made beside it.
+    """
+    columns = ("architecture", "mode", "functions", "code", "optimized", "metadata", "bytecode", "code/bytecode", "metadata/bytecode", "optimized/its bytecode")
+    totals = Table(f"{benchmark}: bytes of code and metadata", columns)
     tables = [totals]
     for architecture, by_mode in by_architecture.items():
         for mode, found in by_mode.items():
             if "failed" in found:
-                totals.add(architecture, mode, *[DASH] * 6)
+                totals.add(architecture, mode, *[DASH] * (len(columns) - 2))
                 totals.notes.append(f"{architecture}, {mode}: {found['failed']}")
                 continue
             functions = found["functions"]
-            code = sum(f["code_bytes"] for f in functions)
-            bytecode = sum(f["bytecode_bytes"] for f in functions)
-            metadata = found["statistics"].get("metadata_bytes")
-            ratio = lambda count: f"{count / bytecode:.1f}" if bytecode and count is not None else DASH  # noqa: E731
-            totals.add(architecture, mode, str(len(functions)), str(code), DASH if metadata is None else str(metadata), str(bytecode), ratio(code), ratio(metadata))
-            table = Table(f"{benchmark}, {architecture}, {mode}: largest functions", ("function", "code", "bytecode", "code/bytecode"))
+            code, bytecode = _sum(functions, "code_bytes"), _sum(functions, "bytecode_bytes")
+            optimized_functions = [f for f in functions if f["optimized_bytes"]]
+            optimized = _sum(optimized_functions, "optimized_bytes") or None
+            metadata = _since_start(found, "metadata_bytes")
+            ratios = _ratio(code, bytecode), _ratio(metadata, bytecode), _ratio(optimized, _sum(optimized_functions, "bytecode_bytes"))
+            totals.add(architecture, mode, str(len(functions)), str(code), _text(optimized), _text(metadata), str(bytecode), *ratios)
+            table = Table(f"{benchmark}, {architecture}, {mode}: largest functions", ("function", "code", "optimized", "bytecode", "code/bytecode", "optimized/bytecode"))
             for f in functions[:top]:
-                table.add(f["function"], str(f["code_bytes"]), str(f["bytecode_bytes"]), f"{f['code_bytes'] / f['bytecode_bytes']:.1f}")
+                optimized, bytecode = f["optimized_bytes"] or None, f["bytecode_bytes"]
+                table.add(f["function"], str(f["code_bytes"]), _text(optimized), str(bytecode), _ratio(f["code_bytes"], bytecode), _ratio(optimized, bytecode))
             tables.append(table)
     return tables
+
+
+def _sum(functions: list[dict[str, Any]], name: str) -> int:
+    return sum(f[name] for f in functions)
+
+
+def _since_start(found: dict[str, Any], name: str) -> int | None:
+    """How much a counter of the compiler's grew since the benchmark began, if it counts that."""
+    after = found["statistics"].get(name)
+    return None if after is None else after - found["statistics_at_start"].get(name, 0)
+
+
+def _ratio(count: int | None, of: int) -> str:
+    return f"{count / of:.1f}" if count is not None and of else DASH
+
+
+def _text(count: int | None) -> str:
+    return DASH if count is None else str(count)

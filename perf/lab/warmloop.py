@@ -53,6 +53,17 @@ class WarmPlan:
         return asdict(self)
 
 
+#: What a process takes beyond its plan, in seconds: start, first iteration, report.
+OVERHEAD = 0.6
+
+
+def estimate(plan: WarmPlan, benchmarks: int, modes: int) -> float:
+    """Seconds that benchmarks of short iterations take; those of seconds take longer, since each has its least rounds, entries and samples."""
+    a_round = modes * (OVERHEAD + plan.warmup + min(plan.sampling, plan.samples * plan.sample_time))
+    within_budget = max(min(LEAST_ROUNDS, plan.rounds), min(plan.rounds, int(plan.budget / a_round)))
+    return benchmarks * within_budget * a_round
+
+
 def record_key(benchmark: Benchmark, number: int) -> str:
     """The journal's key of one round."""
     return f"{benchmark.name}/{number}"
@@ -133,6 +144,7 @@ def _warm_up(worker: Worker, plan: WarmPlan) -> dict[str, Any]:
         "first_ns": first,
         "inner_loops": worker.inner_loops,
         "warmup": warm["entries"],
+        "counters": warm["counters"],
         "marks": warm["marks"],
         "loops": max(1, round(plan.sample_time * 1e9 / estimate)),
         "estimate_ns": estimate,

@@ -8,6 +8,7 @@ pyperf alone and imports nothing of the lab. It is started as
 with CONFIG a JSON object: `script` (path), `arguments` (the script's own), `benchmark` (the name to select), `jit`
 (`hotstamp`, `cinderx`, `cpython` or null), `prelude` (Python source run before the script is loaded), `once`
 (measure a single iteration and leave), `once_more` (with `once`: iterations to run after it, untimed),
+`late` (hotstamp is not on from the start but is enabled before the first iteration),
 `sizes` (with `once`: report every compiled function), `count` (with `once`: run that many iterations, report no times).
 
 pyperformance's scripts are executed unmodified: `pyperf.Runner` is replaced by a subclass whose `bench_*` methods
@@ -65,6 +66,8 @@ class JitView:
     def __init__(self, kind):
         self.kind = kind
         self.module = None
+        self.at_start = {}
+        self.compiled_at_start = frozenset()
         if kind == "hotstamp":
             import hotstamp
 
@@ -81,6 +84,12 @@ class JitView:
         if self.kind == "cpython":
             return bool(sys._jit.is_enabled())
         return True
+
+    def enable(self):
+        """Switch it on now; only hotstamp can do that."""
+        self.module.enable()
+        if not self.enabled():
+            raise RuntimeError("hotstamp could not be enabled")
 
     def counters(self):
         """Functions compiled so far, by tier."""
@@ -105,26 +114,44 @@ class JitView:
         return {}
 
     def size(self, function):
-        """Bytes of machine code of `function`, 0 if it has none."""
+        """Bytes of machine code of `function` (hotstamp's: stamped code), 0 if it has none."""
         if self.kind == "hotstamp":
             return int(self.module.compiled_size(function) or 0)
         if self.kind == "cinderx":
             return int(self.module.get_compiled_size(function) or 0)
         return 0
 
-    def sizes(self):
-        """Every compiled function, largest first: name, bytes of machine code, bytes of bytecode."""
-        import gc
-        import types
+    def optimized_size(self, function):
+        """Bytes of optimized code of `function`; None where there is but one tier, or the build does not say."""
+        if self.kind == "hotstamp" and hasattr(self.module, "optimized_size"):
+            return int(self.module.optimized_size(function))
+        return None
 
+    def begin_sizes(self):
+        """What is compiled from here on is the benchmark's; before it were Python's start-up and the worker."""
+        self.at_start = self.statistics()
+        self.compiled_at_start = frozenset(function.__code__ for function in all_functions() if self.size(function))
+
+    def sizes(self):
+        """Every function compiled since `begin_sizes`, largest first: name, bytes of machine code by tier, bytes of bytecode."""
         found = {}
-        for thing in gc.get_objects():
-            if type(thing) is types.FunctionType and thing.__code__ not in found:
-                size = self.size(thing)
-                if size > 0:
-                    name = "%s:%s" % (thing.__module__, thing.__qualname__)
-                    found[thing.__code__] = {"function": name, "code_bytes": size, "bytecode_bytes": len(thing.__code__.co_code)}
-        return sorted(found.values(), key=lambda entry: -entry["code_bytes"])
+        for function in all_functions():
+            code = function.__code__
+            if code in found or code in self.compiled_at_start:
+                continue
+            size = self.size(function)
+            if size > 0:
+                name = "%s:%s" % (function.__module__, function.__qualname__)
+                found[code] = {"function": name, "code_bytes": size, "optimized_bytes": self.optimized_size(function), "bytecode_bytes": len(code.co_code)}
+        return sorted(found.values(), key=lambda entry: (-(entry["optimized_bytes"] or 0), -entry["code_bytes"]))
+
+
+def all_functions():
+    """Every function that lives."""
+    import gc
+    import types
+
+    return (thing for thing in gc.get_objects() if type(thing) is types.FunctionType)
 
 
 class Service:
@@ -149,6 +176,8 @@ class Service:
             self.channel.send(answer)
 
     def once(self, sample):
+        if self.config.get("late"):
+            self.jit.enable()
         if self.config.get("count"):
             # Nothing here may depend on the time: even the digits of a printed number are instructions.
             sample(self.config["count"])
@@ -160,6 +189,7 @@ class Service:
         found = {"first_ns": to_ns(seconds), "result_clock": clock, "statistics": self.jit.statistics()}
         if self.config.get("sizes"):
             found["functions"] = self.jit.sizes()
+            found["statistics_at_start"] = self.jit.at_start
         return found
 
     def do_first(self, sample, request):
@@ -167,9 +197,9 @@ class Service:
         return {"ns": to_ns(sample(1)), "counters": self.jit.counters()}
 
     def do_warmup(self, sample, request):
-        """Iterate for `ns` nanoseconds: entries of [loops, total ns], and [entry index, counters] when these change."""
+        """Iterate for `ns` nanoseconds: entries of [loops, total ns], the counters before, and [entry index, counters] when these change."""
         entries, marks = [], []
-        last = self.jit.counters()
+        before = last = self.jit.counters()
         loops = 1
         end = time.perf_counter_ns() + request["ns"]
         while time.perf_counter_ns() < end or len(entries) < request["least"]:
@@ -181,7 +211,7 @@ class Service:
             entries.append([loops, taken])
             if len(entries) >= SINGLE_ENTRIES and taken < WARMUP_ENTRY_NS:
                 loops = max(loops + 1, int(loops * min(8.0, WARMUP_ENTRY_NS / max(taken, 1))))
-        return {"entries": entries, "marks": marks}
+        return {"entries": entries, "counters": before, "marks": marks}
 
     def do_sample(self, sample, request):
         """One sample of `loops` iterations, total ns."""
@@ -197,9 +227,6 @@ class Service:
             "cpu_ns": int((usage.ru_utime + usage.ru_stime) * 1e9),
             "statistics": self.jit.statistics(),
         }
-
-    def do_sizes(self, sample, request):
-        return {"functions": self.jit.sizes(), "statistics": self.jit.statistics()}
 
     def do_stop(self, sample, request):
         raise Finished
@@ -306,8 +333,10 @@ def run(channel, config):
     if config.get("prelude"):
         exec(config["prelude"], {"__name__": "lab_prelude"})
     jit = JitView(config.get("jit"))
-    if not jit.enabled():
+    if not config.get("late") and not jit.enabled():
         raise RuntimeError("%s is installed but not enabled in this process" % config["jit"])
+    if config.get("sizes"):
+        jit.begin_sizes()
     service = Service(channel, config, jit)
     script, wanted = config["script"], config.get("benchmark")
     sys.argv = [script] + config.get("arguments", [])

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from conftest import PERF, QUICK, lab, passed
 
-from lab import archtable, benchmarks, emulation, guests, hosts
+from lab import archtable, benchmarks, emulation, guests, remote
 from lab.errors import LabError
 from lab.protocol import WorkerOptions
 
@@ -105,15 +105,51 @@ def test_this_machine_and_one_over_ssh(sshd, busy_script: Path, tmp_path: Path):
     assert between["low"] < between["change"] < between["high"]
 
 
-def test_a_host_without_a_checkout_gets_this_commit(sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_host_that_has_to_be_set_up(sshd, tmp_path: Path):
+    """It gets this commit, is set up there, and measures; nothing is built for modes that are not hotstamp's."""
     port, ssh_options = sshd
-    monkeypatch.setattr(hosts, "REMOTE_HOME", str(tmp_path / "remote"))
-    there = hosts.remote(f"ssh:127.0.0.1:{port}", None, ssh_options[1::2])
-    folder = Path(hosts._send(there, lambda _: None))
-    assert folder.parent == tmp_path / "remote"
-    for name in ("perf/arch.py", "perf/setup", "Cargo.toml"):
-        committed = subprocess.run(["git", "-C", PERF.parent, "show", f"HEAD:{name}"], capture_output=True, check=True).stdout
-        assert (folder / name).read_bytes() == committed
+    name = f"ssh:127.0.0.1:{port}"
+    arguments = ["micro_fib", "--modes", "interpreter", *QUICK, "--hosts", name, "--remote-home", tmp_path / "there", *ssh_options]
+    done = lab("arch.py", *arguments, "--out", tmp_path / "run")
+    passed(done)
+    assert f"{name}: perf/setup" in done.stderr and "ci/build" not in done.stderr
+    (folder,) = (tmp_path / "there").iterdir()
+    for file in ("perf/arch.py", "perf/setup", "Cargo.toml"):
+        committed = subprocess.run(["git", "-C", PERF.parent, "show", f"HEAD:{file}"], capture_output=True, check=True).stdout
+        assert (folder / file).read_bytes() == committed
+    (host,) = json.loads((tmp_path / "run" / "result.json").read_text())["hosts"]
+    assert len(host["benchmarks"]["micro_fib"]["interpreter"]["samples"]) == 3
+    assert host["provenance"]["revision"] == folder.name
+
+
+def test_a_host_that_cannot_be_set_up(sshd, tmp_path: Path):
+    """What failed there, its own words, and what to do."""
+    port, ssh_options = sshd
+    there = remote.parse(f"ssh:127.0.0.1:{port}", None, ssh_options[1::2])
+    (tmp_path / "perf").mkdir()
+    (tmp_path / "perf" / "setup").write_text("#!/bin/bash\necho 'perf/setup: making it' >&2\n")
+    (tmp_path / "ci").mkdir()
+    (tmp_path / "ci" / "build").write_text("#!/bin/bash\necho 'setup: error: the tests need Debian packages: some-compiler' >&2; exit 1\n")
+    for script in ("perf/setup", "ci/build"):
+        (tmp_path / script).chmod(0o755)
+    said: list[str] = []
+    with pytest.raises(LabError) as failed:
+        remote.set_up(there, str(tmp_path), True, said.append)
+    assert f"{there.name}: perf/setup: making it" in said
+    text = str(failed.value)
+    assert "ci/build failed there" in text and "some-compiler" in text and f"on 127.0.0.1 run: cd {tmp_path} && ci/build" in text
+    said.clear()
+    remote.set_up(there, str(tmp_path), False, said.append)
+    assert not any("ci/build" in line for line in said)
+
+
+def test_a_host_of_another_kind(sshd, monkeypatch: pytest.MonkeyPatch):
+    port, ssh_options = sshd
+    there = remote.parse(f"ssh:127.0.0.1:{port}", None, ssh_options[1::2])
+    remote.check(there)
+    monkeypatch.setattr(remote, "MACHINES", ("Linux riscv64",))
+    with pytest.raises(LabError, match=f"is Linux {platform.machine()}(?s:.*)hotstamp runs on Linux riscv64"):
+        remote.check(there)
 
 
 def test_an_ssh_host_that_does_not_answer(here):
@@ -127,7 +163,7 @@ def test_an_ssh_host_that_does_not_answer(here):
     ("spec", "target", "port"), [("ssh:board", "board", None), ("ssh:me@board:2222", "me@board", 2222), ("ssh:::1", "::1", None), ("ssh:me@[::1]:22", "me@[::1]", 22)]
 )
 def test_host_names(spec: str, target: str, port: int | None):
-    host = hosts.remote(spec, None, [])
+    host = remote.parse(spec, None, [])
     assert (host.target, host.port) == (target, port)
 
 

@@ -72,14 +72,16 @@ def test_the_picture_shows_them(looked_at: tuple[str, Path]):
 def test_marks_stand_where_code_changed():
     from lab import plots
 
-    raw = {"inner_loops": 1, "first_ns": 9e6, "warmup": [[1, 8e6], [1, 4e6], [2, 4e6]], "marks": [[1, {"functions_stamped": 3}]], "loops": 4, "samples_ns": [2e6]}
+    tiers = lambda stamped, optimized: {"functions_stamped": stamped, "functions_optimized": optimized}  # noqa: E731
+    raw = {"inner_loops": 1, "first_ns": 9e6, "warmup": [[1, 8e6], [1, 4e6], [2, 4e6]], "loops": 4, "samples_ns": [2e6]}
+    raw |= {"counters": tiers(2, 0), "marks": [[1, tiers(3, 0)], [2, tiers(3, 1)]]}
     curve = plots.curve(raw)
     assert curve.taken == [9.0, 8.0, 4.0, 2.0, 2.0]
     assert curve.at == pytest.approx([0.009, 0.017, 0.021, 0.025, 0.033])
-    assert curve.changes == [(2, "stamped: 3")]
+    assert curve.changes == [(0, {"stamped"}, "stamped: 2, optimized: 0"), (2, {"stamped"}, "stamped: 3, optimized: 0"), (3, {"optimized"}, "stamped: 3, optimized: 1")]
     figure = plots.warmup_figure("x", {"auto": curve}, {"auto": "#000000"})
-    assert [trace.name for trace in figure.data] == ["auto", "auto: code changed"]
-    assert list(figure.data[1].y) == [4.0]
+    assert [trace.name for trace in figure.data] == ["auto", "auto: functions compiled", "auto: functions optimized"]
+    assert list(figure.data[1].y) == [9.0, 4.0] and list(figure.data[2].y) == [2.0]
 
 
 def test_a_folder_without_results(tmp_path: Path, here):

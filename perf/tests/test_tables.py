@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import platform
 import sys
 from pathlib import Path
 
@@ -11,7 +13,8 @@ from conftest import PERF, QUICK, lab, passed
 
 import ab
 import policy
-from lab import comparison, errors, peertable, results, sizes
+from lab import comparison, errors, peertable, progress, results, sizes, warmloop
+from lab.warmloop import WarmPlan
 
 
 def _round(number: int, **modes: list[float] | str) -> dict:
@@ -117,22 +120,75 @@ def test_codesize_of_a_known_compiler(busy_script: Path, tmp_path: Path):
     arguments = ("--arch", "x86_64", "--modes", "cinderx", "--counts", "1,2,40", "--iterations", "2")
     passed(lab("codesize.py", "micro_fib", *arguments, "--out", tmp_path / "run"))
     data = json.loads((tmp_path / "run" / "result.json").read_text())
-    found = data["canonical"]["x86_64"]["cinderx"]
+    found = data["canonical"][platform.machine()]["cinderx"]
     code = [found[n]["code_bytes"] for n in ("1", "2", "40")]
     assert 0 < code[0] < code[1] < code[2]
     assert (code[2] - code[1]) / 38 == pytest.approx(code[1] - code[0], rel=0.5)
 
 
 def test_codesize_table_shows_the_cost_of_a_call():
-    cell = lambda code: {"code_bytes": code, "metadata_bytes": 8, "bytecode_bytes": 10}  # noqa: E731
-    table = sizes.canonical_table({"aarch64": {"baseline": {"1": cell(600), "2": cell(800), "200": cell(40_000)}, "optimizer": {"failed": "refused"}}}, [1, 2, 200])
-    assert table.rows[0] == ("aarch64", "baseline", "600", "800", "40000", "200", "4000.0", "8")
-    assert set(table.rows[1][2:]) == {"-"} and table.notes == ["aarch64, optimizer: refused"]
+    cell = lambda code, **more: {"code_bytes": code, "metadata_bytes": 8, "bytecode_bytes": 10, **more}  # noqa: E731
+    by_mode = {
+        "baseline": {"1": cell(600), "2": cell(800), "200": cell(40_000)},
+        "optimizer": {"1": cell(500), "2": cell(600), "200": cell(20_000, baseline_bytes=40_000)},
+        "cinderx": {"failed": "refused"},
+    }
+    table = sizes.canonical_table({"aarch64": by_mode}, [1, 2, 200])
+    assert table.rows[0] == ("aarch64", "baseline", "600", "800", "40000", "200", "4000.0", "8", "-")
+    assert table.rows[1] == ("aarch64", "optimizer", "500", "600", "20000", "100", "2000.0", "8", "40000")
+    assert set(table.rows[2][2:]) == {"-"} and table.notes == ["aarch64, cinderx: refused"]
+
+
+def test_sizes_of_a_benchmarks_functions_by_tier():
+    function = lambda name, optimized: {"function": name, "code_bytes": 300, "optimized_bytes": optimized, "bytecode_bytes": 100}  # noqa: E731
+    found = {"functions": [function("m:hot", 500), function("m:cold", 0)], "statistics": {"metadata_bytes": 900}, "statistics_at_start": {"metadata_bytes": 500}}
+    totals, functions = sizes.function_tables("x", {"x86_64": {"auto": found}}, 15)
+    assert totals.rows == [("x86_64", "auto", "2", "600", "500", "400", "200", "3.0", "2.0", "5.0")]
+    assert functions.rows == [("m:hot", "300", "500", "100", "3.0", "5.0"), ("m:cold", "300", "-", "100", "3.0", "-")]
+
+
+def test_both_tiers_have_a_size(tmp_path: Path):
+    script = tmp_path / "loop.py"
+    script.write_text("def work(n):\n    total = 0\n    for i in range(n):\n        total += i\n    return total\ndef bench():\n    work(500)\n")
+    passed(lab("codesize.py", script, "--arch", platform.machine(), "--counts", "1,2", "--modes", "baseline,optimizer", "--out", tmp_path / "run"))
+    data = json.loads((tmp_path / "run" / "result.json").read_text())
+    shapes = data["canonical"][platform.machine()]
+    assert shapes["optimizer"]["2"]["baseline_bytes"] == shapes["baseline"]["2"]["code_bytes"] > 0
+    assert 0 < shapes["optimizer"]["2"]["code_bytes"] != shapes["baseline"]["2"]["code_bytes"]
+    functions = {mode: {f["function"]: f for f in found["functions"]} for mode, found in data["functions"]["loop"][platform.machine()].items()}
+    assert functions["baseline"]["__bench__:work"]["optimized_bytes"] == 0
+    assert functions["optimizer"]["__bench__:work"]["optimized_bytes"] > 0
+    assert not any(name.startswith("importlib") for name in functions["baseline"])
 
 
 def test_sizes_are_not_asked_of_the_interpreter(here):
     done = here("codesize.py", "--modes", "interpreter", "--arch", "x86_64")
     assert done.returncode == 2 and "no sizes" in done.stderr
+
+
+def test_a_new_table_takes_the_old_ones_place_and_leaves_the_rest():
+    assert peertable.published("", "# Peers\n\nnew\n") == "# Peers\n\nnew\n"
+    old = "# AArch64\n\ncounts\n## More\nfigures\n\n# Peers\n\nold\n## Start-up\nold\n"
+    assert peertable.published(old, "# Peers\n\nnew\n") == "# Peers\n\nnew\n\n# AArch64\n\ncounts\n## More\nfigures\n"
+
+
+def test_the_time_that_a_run_takes_is_estimated():
+    plan = WarmPlan(rounds=6, warmup=1.0, samples=10, sample_time=0.05, sampling=1.0, budget=1e9)
+    assert warmloop.estimate(plan, 2, 3) == pytest.approx(2 * 6 * 3 * (warmloop.OVERHEAD + 1.5))
+    # A budget ends the rounds, but for the least.
+    assert warmloop.estimate(dataclasses.replace(plan, budget=1.0), 2, 3) == pytest.approx(2 * 3 * 3 * (warmloop.OVERHEAD + 1.5))
+    reporter = progress.Reporter(4, None)
+    assert reporter.left() == ""
+    reporter._began -= 300
+    reporter.step("x", advance=1)
+    assert reporter.left() == ", about 15 min left"
+
+
+def test_the_amounts_that_arch_counts_by_default():
+    import arch
+
+    arguments = arch.parser().parse_args([])
+    assert arguments.count_warm > 0 and arguments.count_loops > 0
 
 
 @pytest.mark.parametrize("script", ["warm.py", "cold.py", "peers.py", "codesize.py", "policy.py", "arch.py", "ab.py", "report.py"])
