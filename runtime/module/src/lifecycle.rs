@@ -151,12 +151,13 @@ pub(crate) fn enable(py: Python<'_>) -> PyResult<bool> {
     hotstamp_baseline::start().map_err(|error| PyRuntimeError::new_err(error.to_string()))?;
     let mut optimizing = false;
     static OPTIMIZER: std::sync::Once = std::sync::Once::new();
-    OPTIMIZER.call_once(|| match SETTINGS.get().map(|settings| settings.tier) {
-        Some(tier @ (Tier::Optimizer | Tier::Auto)) => {
+    OPTIMIZER.call_once(|| {
+        if let Some(tier @ (Tier::Optimizer | Tier::Auto)) =
+            SETTINGS.get().map(|settings| settings.tier)
+        {
             crate::optimizer::start(tier == Tier::Optimizer);
             optimizing = true;
         }
-        _ => {}
     });
     if optimizing {
         // Registered so early, it is called behind all others: nothing of the program runs any more, and nothing is taken down yet.
