@@ -61,6 +61,8 @@ pub fn start() -> Result<(), BaselineError> {
         registry::start(RegisteredCompiler {
             compile: compile_counted,
             trampoline: stubs.trampoline,
+            trampoline_return: stubs.trampoline_return,
+            call_on_stack: stubs.call_on_stack,
             enter_at: stubs.enter_at,
             c_entry: stubs.c_entry,
             optimized_entry: stubs.optimized_entry,

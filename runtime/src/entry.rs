@@ -7,7 +7,7 @@ use crate::bind::BindError;
 use crate::code_data::{CodeData, SIMPLE_ARGUMENTS};
 use crate::exits::{self, ExitReason};
 use crate::site::CodePtr;
-use crate::{Frame, bind, frame_stack, hooks, registry};
+use crate::{Frame, bind, frame_stack, hooks, registry, segments};
 
 /// Machine code that enters a body: `(frame, tstate, entry, data) -> StackRef bits or 0`.
 type Trampoline =
@@ -200,11 +200,14 @@ pub unsafe fn run_body(
 const PROCEED: isize = 0;
 const RETURN_ERROR: isize = -1;
 const LEAVE: isize = 1;
+/// The body goes on on a further stack, see `segments`.
+pub const FURTHER_STACK: isize = 2;
 
 /// Slow path of the prologue: recursion limit, native stack, pending events, instrumentation. The recursion was counted and the frame is linked.
 ///
 /// `polls` is 0 where the code's RESUME polls later. Returns 0 to go on, -1 when the frame was unwound with an exception set, 1 when the frame has to
-/// be left to the interpreter, -2 when a pending handler raised and the exception has to be handled in the frame.
+/// be left to the interpreter, -2 when a pending handler raised and the exception has to be handled in the frame, `FURTHER_STACK` when compiled code called it (`caller` is where the
+/// body returns to) and there is little native stack left.
 ///
 /// # Safety
 /// Called by the prologue stub of `data`'s body.
@@ -213,6 +216,7 @@ pub unsafe extern "C" fn enter_slow(
     tstate: *mut PyThreadState,
     data: *mut CodeData,
     polls: usize,
+    caller: *const u8,
 ) -> isize {
     // SAFETY: the frame is running, its operand stack is empty and `stackpointer` says so.
     unsafe {
@@ -220,15 +224,31 @@ pub unsafe extern "C" fn enter_slow(
             crate::unwind::pop_running_frame(tstate, frame);
             return RETURN_ERROR;
         }
-        if (*data).leave != 0 || native_stack_low(tstate) {
+        if (*data).leave != 0 {
             return LEAVE;
         }
-        if polls == 0 {
+        let further = !segments::has_room(tstate)
+            && called_by_compiled_code(caller)
+            && segments::may_switch(tstate);
+        if !further && native_stack_low(tstate) {
+            return LEAVE;
+        }
+        let polled = if polls == 0 {
             PROCEED
         } else {
             poll(frame, tstate, data)
+        };
+        if polled == PROCEED && further {
+            FURTHER_STACK
+        } else {
+            polled
         }
     }
+}
+
+/// Whether a body that returns to `caller` was called by compiled code: not through the trampoline from Rust, which is how C calls arrive.
+pub(crate) fn called_by_compiled_code(caller: *const u8) -> bool {
+    registry::compiler().is_some_and(|compiler| compiler.trampoline_return.0 != caller)
 }
 
 /// Whether the native stack is past its soft limit: the interpreter then decides between going on and raising.

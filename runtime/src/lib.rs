@@ -17,6 +17,7 @@ pub mod naming;
 pub mod optimize;
 pub mod registry;
 pub mod resume;
+pub mod segments;
 pub mod site;
 pub mod stats;
 pub mod unwind;

@@ -23,6 +23,10 @@ pub struct Compiler {
     ) -> Result<*mut CodeData, ExitReason>,
     /// Enters a body from Rust: `(frame, tstate, entry, data) -> StackRef bits or 0`. Passes a fifth and sixth argument on.
     pub trampoline: CodePtr,
+    /// Where a body returns to that was entered through the trampoline.
+    pub trampoline_return: CodePtr,
+    /// `(argument, function, top) -> result`: calls a C function on the native stack that ends at `top`.
+    pub call_on_stack: CodePtr,
     /// Enters a body in the middle, called through the trampoline: the fifth argument is the machine code to go on at, the sixth what `Acc` holds there.
     pub enter_at: CodePtr,
     /// `CodeData::c_entry` of functions without optimized code.

@@ -163,20 +163,29 @@ unsafe fn finish(
     if continuation.resume.is_null() {
         return continuation.result;
     }
+    let address = CodePtr(continuation.resume);
+    // SAFETY: the frame is as the code there expects it.
+    unsafe { enter_in_middle(frame, tstate, data, address, continuation.result) }
+}
+
+/// Runs the rest of a frame in baseline code at `address`, with `acc` in the accumulator.
+///
+/// # Safety
+/// The frame is as the code at `address` expects it, which is code of `data`.
+pub(crate) unsafe fn enter_in_middle(
+    frame: *mut Frame,
+    tstate: *mut PyThreadState,
+    data: *mut CodeData,
+    address: CodePtr,
+    acc: usize,
+) -> usize {
     let Some(compiler) = registry::compiler() else {
         unreachable!("data is made by a registered compiler");
     };
     // SAFETY: the trampoline passes the fifth and sixth argument on to the stub that enters bodies in the middle.
     unsafe {
         let trampoline = std::mem::transmute::<*const u8, ResumeTrampoline>(compiler.trampoline.0);
-        trampoline(
-            frame,
-            tstate,
-            compiler.enter_at,
-            data,
-            CodePtr(continuation.resume),
-            continuation.result,
-        )
+        trampoline(frame, tstate, compiler.enter_at, data, address, acc)
     }
 }
 

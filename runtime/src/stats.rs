@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::code_memory::{CodeMemory, Usage};
 use crate::optimize::policy;
-use crate::{exits, resume};
+use crate::{exits, resume, segments};
 
 static FUNCTIONS: AtomicU64 = AtomicU64::new(0);
 static INSTRUCTIONS: AtomicU64 = AtomicU64::new(0);
@@ -43,6 +43,12 @@ pub struct Snapshot {
     pub compile_ns: u64,
     /// Frames that went on in baseline code in the middle: left by optimized code, or by a stress mode.
     pub resumed: u64,
+    /// Calls that went to further native stack.
+    pub stack_switches: u64,
+    /// Segments of native stack that were made.
+    pub stack_segments_made: u64,
+    /// Segments of native stack that were freed.
+    pub stack_segments_freed: u64,
     /// What code memory holds.
     pub code_memory: Usage,
     /// Exits and refusals by name, those that never happened included.
@@ -93,6 +99,7 @@ impl Optimizer {
 
 /// Reads all counters.
 pub fn snapshot() -> Snapshot {
+    let stack = segments::counts();
     Snapshot {
         functions_stamped: FUNCTIONS.load(Ordering::Relaxed),
         instructions: INSTRUCTIONS.load(Ordering::Relaxed),
@@ -100,6 +107,9 @@ pub fn snapshot() -> Snapshot {
         metadata_bytes: METADATA_BYTES.load(Ordering::Relaxed),
         compile_ns: COMPILE_NS.load(Ordering::Relaxed),
         resumed: resume::resumed(),
+        stack_switches: stack.switches,
+        stack_segments_made: stack.made,
+        stack_segments_freed: stack.freed,
         code_memory: CodeMemory::global().usage(),
         exits: exits::counts()
             .map(|(reason, count)| (reason.name(), count))
@@ -119,6 +129,9 @@ pub fn report() -> String {
         ("metadata_bytes", all.metadata_bytes),
         ("compile_ns", all.compile_ns),
         ("resumed", all.resumed),
+        ("stack_switches", all.stack_switches),
+        ("stack_segments_made", all.stack_segments_made),
+        ("stack_segments_freed", all.stack_segments_freed),
         ("code_memory_used", all.code_memory.used as u64),
         ("code_memory_reusable", all.code_memory.reusable as u64),
     ];

@@ -576,12 +576,6 @@ impl MacroAssembler for Aarch64 {
         self.branch_imm(cond, false, X16, value, Target::Inside(target));
     }
 
-    fn branch_stack_below_mem(&mut self, mem: Mem, target: Label) {
-        self.load_64(X16, r(mem.base), mem.disp);
-        emit!(self ; cmp sp, x16);
-        self.branch(Cond::Below, Target::Inside(target));
-    }
-
     fn branch_bits_set(&mut self, a: Reg, mask: u32, target: Label) {
         self.branch_mask(true, r(a), mask, target);
     }
@@ -683,14 +677,33 @@ impl MacroAssembler for Aarch64 {
         emit!(self ; mov XSP(r(dst)), sp);
     }
 
-    fn trampoline(&mut self) {
+    fn native_stack_below(&mut self, dst: Reg, bytes: u32) {
+        emit!(self ; sub XSP(r(dst)), sp, bytes >> 12, lsl 12);
+    }
+
+    fn stub_return_address(&mut self, dst: Reg) {
+        emit!(self ; ldr X(r(dst)), [sp]);
+    }
+
+    fn body_return_address(&mut self, dst: Reg) {
+        emit!(self ; ldr X(r(dst)), [sp, 24]);
+    }
+
+    fn trampoline(&mut self) -> usize {
         // No code uses d8 to d15.
         emit!(self
             ; stp x29, x30, [sp, -96]! ; mov x29, sp
             ; stp x19, x20, [sp, 16] ; stp x21, x22, [sp, 32] ; stp x23, x24, [sp, 48] ; stp x25, x26, [sp, 64] ; stp x27, x28, [sp, 80]
-            ; mov x20, x1 ; mov x1, x3 ; blr x2
+            ; mov x20, x1 ; mov x1, x3 ; blr x2);
+        let returns = self.position();
+        emit!(self
             ; ldp x27, x28, [sp, 80] ; ldp x25, x26, [sp, 64] ; ldp x23, x24, [sp, 48] ; ldp x21, x22, [sp, 32] ; ldp x19, x20, [sp, 16]
             ; ldp x29, x30, [sp], 96 ; ret);
+        returns
+    }
+
+    fn call_on_stack(&mut self) {
+        emit!(self ; stp x29, x30, [sp, -16]! ; mov x29, sp ; mov sp, x2 ; blr x1 ; mov sp, x29 ; ldp x29, x30, [sp], 16 ; ret);
     }
 
     // ---- floating point ----

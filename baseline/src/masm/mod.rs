@@ -256,8 +256,6 @@ pub trait MacroAssembler: Sized {
     fn branch_mem_imm(&mut self, cond: Cond, mem: Mem, value: i32, target: Label);
     /// Branches if `[mem] cond value`, 32 bits.
     fn branch_mem32_imm(&mut self, cond: Cond, mem: Mem, value: i32, target: Label);
-    /// Branches if the native stack pointer is below `[mem]`, unsigned.
-    fn branch_stack_below_mem(&mut self, mem: Mem, target: Label);
     /// Branches if any bit of `mask` (at most 32 bits wide, non-negative) is set in `a`.
     fn branch_bits_set(&mut self, a: Reg, mask: u32, target: Label);
     /// Branches if no bit of `mask` is set in `a`.
@@ -305,9 +303,19 @@ pub trait MacroAssembler: Sized {
     fn pop_pair(&mut self, a: Reg, b: Reg);
     /// `dst` = the native stack pointer.
     fn native_stack_pointer(&mut self, dst: Reg);
+    /// `dst` = the native stack pointer less `bytes`, a multiple of 4,096 below 2^24.
+    fn native_stack_below(&mut self, dst: Reg, bytes: u32);
+    /// Inside `stub_enter`, with nothing pushed behind it: `dst` = the stub's return address.
+    fn stub_return_address(&mut self, dst: Reg);
+    /// Inside `stub_enter`, with nothing pushed behind it, of a stub called at body level: `dst` = the return address of the body.
+    fn body_return_address(&mut self, dst: Reg);
     /// The trampoline from Rust into bodies: C signature `(frame, tstate, entry, data) -> bits`. Saves all callee-saved registers, sets `Tstate`, calls
     /// `entry` with `A0 = frame` and `A1 = data`, restores and returns the body's result. A fifth and sixth argument are passed on in `A4` and `A5`.
-    fn trampoline(&mut self);
+    /// Gives the position that the body returns to.
+    fn trampoline(&mut self) -> usize;
+    /// A C function `(argument, function, top) -> result`, which calls the C function `function(argument)` on the native stack that ends at `top` (aligned to 16
+    /// bytes) and returns its result.
+    fn call_on_stack(&mut self);
 
     // ---- floating point ----
 

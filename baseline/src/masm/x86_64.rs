@@ -47,9 +47,6 @@ fn f(reg: FReg) -> u8 {
     }
 }
 
-/// The native stack pointer, which has no role.
-const RSP: u8 = 4;
-
 /// REX prefix of a 64-bit operation.
 const WIDE: u8 = 0x48;
 /// REX prefix of a 32-bit operation: left out where no register needs it.
@@ -403,11 +400,6 @@ impl MacroAssembler for X86_64 {
         self.branch(cond, target);
     }
 
-    fn branch_stack_below_mem(&mut self, mem: Mem, target: Label) {
-        self.reg_mem(WIDE, &[0x3b], RSP, mem);
-        self.branch(Cond::Below, target);
-    }
-
     fn branch_bits_set(&mut self, a: Reg, mask: u32, target: Label) {
         self.test_bits(a, mask);
         self.branch(Cond::Ne, target);
@@ -504,11 +496,30 @@ impl MacroAssembler for X86_64 {
         dynasm!(self.asm ; .arch x64 ; mov Rq(r(dst)), rsp);
     }
 
-    fn trampoline(&mut self) {
+    fn native_stack_below(&mut self, dst: Reg, bytes: u32) {
+        dynasm!(self.asm ; .arch x64 ; lea Rq(r(dst)), [DWORD rsp - bytes as i32]);
+    }
+
+    fn stub_return_address(&mut self, dst: Reg) {
+        dynasm!(self.asm ; .arch x64 ; mov Rq(r(dst)), [BYTE rsp + 8]);
+    }
+
+    fn body_return_address(&mut self, dst: Reg) {
+        dynasm!(self.asm ; .arch x64 ; mov Rq(r(dst)), [BYTE rsp + 40]);
+    }
+
+    fn trampoline(&mut self) -> usize {
         dynasm!(self.asm ; .arch x64
             ; push rbp ; push rbx ; push r12 ; push r13 ; push r14 ; push r15 ; sub rsp, BYTE 8
-            ; mov r13, rsi ; mov rsi, rcx ; call rdx
+            ; mov r13, rsi ; mov rsi, rcx ; call rdx);
+        let returns = self.position();
+        dynasm!(self.asm ; .arch x64
             ; add rsp, BYTE 8 ; pop r15 ; pop r14 ; pop r13 ; pop r12 ; pop rbx ; pop rbp ; ret);
+        returns
+    }
+
+    fn call_on_stack(&mut self) {
+        dynasm!(self.asm ; .arch x64 ; push rbp ; mov rbp, rsp ; mov rsp, rdx ; call rsi ; mov rsp, rbp ; pop rbp ; ret);
     }
 
     // ---- floating point ----

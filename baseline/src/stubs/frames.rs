@@ -4,9 +4,10 @@ use std::mem::offset_of;
 
 use hotstamp_layout::ffi::{self, _PyInterpreterFrame as Frame, PyThreadState};
 use hotstamp_runtime::code_data::CodeData;
-use hotstamp_runtime::entry;
 use hotstamp_runtime::optimize::hotness;
+use hotstamp_runtime::{entry, segments};
 
+use super::generators::ASK_STATE;
 use super::{BORROWED, Builder, LOCALS, tstate};
 use crate::masm::{Alu, Cond, MacroAssembler, Reg};
 
@@ -34,7 +35,10 @@ impl<M: MacroAssembler> Builder<M> {
             0,
             slow,
         );
-        m.branch_stack_below_mem(
+        m.native_stack_below(Reg::T0, segments::ROOM as u32);
+        m.branch_cmp_mem(
+            Cond::Below,
+            Reg::T0,
             tstate(offset_of!(ffi::_PyThreadStateImpl, c_stack_soft_limit)),
             slow,
         );
@@ -63,7 +67,9 @@ impl<M: MacroAssembler> Builder<M> {
         m.bind(slow);
         m.mov_imm(Reg::A3, 0);
         m.stub_enter();
-        let (proceed, failed, raised) = (m.new_label(), m.new_label(), m.new_label());
+        let (proceed, failed, raised, further) =
+            (m.new_label(), m.new_label(), m.new_label(), m.new_label());
+        m.body_return_address(Reg::A4);
         m.mov(Reg::A0, Reg::Frame);
         m.mov(Reg::A1, Reg::Tstate);
         m.mov(Reg::A2, Reg::Data);
@@ -72,6 +78,7 @@ impl<M: MacroAssembler> Builder<M> {
         m.branch_cmp_imm(Cond::Eq, Reg::Acc, 0, proceed);
         m.branch_cmp_imm(Cond::Eq, Reg::Acc, -1, failed);
         m.branch_cmp_imm(Cond::Eq, Reg::Acc, -2, raised);
+        m.branch_cmp_imm(Cond::Eq, Reg::Acc, entry::FURTHER_STACK as i32, further);
         m.stub_abandon();
         self.leave_after_poll();
         let m = &mut self.masm;
@@ -82,6 +89,17 @@ impl<M: MacroAssembler> Builder<M> {
         m.bind(raised);
         m.stub_abandon();
         m.jump(self.error);
+        // The body goes on where this stub would have returned to, on a further stack, and this native frame returns what it gave.
+        m.bind(further);
+        m.stub_return_address(Reg::T0);
+        m.stub_abandon();
+        m.mov(Reg::A3, Reg::T0);
+        m.mov(Reg::A0, Reg::Frame);
+        m.mov(Reg::A1, Reg::Tstate);
+        m.mov(Reg::A2, Reg::Data);
+        m.call_c(segments::go_on as *const ());
+        m.mov_imm(Reg::A1, ASK_STATE as u64);
+        m.body_return();
         m.bind(proceed);
         m.stub_exit();
         m.ret();
@@ -95,7 +113,7 @@ impl<M: MacroAssembler> Builder<M> {
     }
 
     pub(super) fn c_entry(&mut self) {
-        let trampoline = self.trampoline_address;
+        let trampoline = self.inner_trampoline_address;
         let m = &mut self.masm;
         m.mov(Reg::A3, Reg::A1);
         m.mov(Reg::A1, Reg::A2);

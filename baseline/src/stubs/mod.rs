@@ -37,6 +37,8 @@ macro_rules! stub_table {
         #[derive(Clone, Copy, Debug)]
         pub struct Stubs {
             $($(#[doc = $doc])* pub $name: CodePtr,)*
+            /// Where a body returns to that was entered through `trampoline`.
+            pub trampoline_return: CodePtr,
             attr_inline_entry: CodePtr,
             attr_slot_entry: CodePtr,
             attr_class_entry: CodePtr,
@@ -60,8 +62,9 @@ macro_rules! stub_table {
                 builder.stressed = stress;
                 $(builder.masm.align(); let $name = CodePtr(address.0.wrapping_add(builder.masm.position())); builder.$name();)*
                 let inner = Inner { attr_inline: builder.attr_inline_entry, attr_slot: builder.attr_slot_entry, attr_class: builder.attr_class_entry, attr_class_unshadowed: builder.attr_class_unshadowed_entry, method_class: builder.method_class_entry, method_class_unshadowed: builder.method_class_unshadowed_entry, store_inline: builder.store_inline_entry, store_slot: builder.store_slot_entry };
+                let trampoline_return = builder.trampoline_return;
                 let code = builder.finish()?;
-                Ok((code, Stubs { $($name,)* attr_inline_entry: inner.attr_inline, attr_slot_entry: inner.attr_slot, attr_class_entry: inner.attr_class, attr_class_unshadowed_entry: inner.attr_class_unshadowed, method_class_entry: inner.method_class, method_class_unshadowed_entry: inner.method_class_unshadowed, store_inline_entry: inner.store_inline, store_slot_entry: inner.store_slot }))
+                Ok((code, Stubs { $($name,)* trampoline_return, attr_inline_entry: inner.attr_inline, attr_slot_entry: inner.attr_slot, attr_class_entry: inner.attr_class, attr_class_unshadowed_entry: inner.attr_class_unshadowed, method_class_entry: inner.method_class, method_class_unshadowed_entry: inner.method_class_unshadowed, store_inline_entry: inner.store_inline, store_slot_entry: inner.store_slot }))
             }
         }
     };
@@ -70,6 +73,10 @@ macro_rules! stub_table {
 stub_table! {
     /// From Rust into a body.
     trampoline,
+    /// As `trampoline`, from optimized code: what tells calls of compiled code from those of C is where bodies return to.
+    inner_trampoline,
+    /// From Rust: calls a C function on another native stack.
+    call_on_stack,
     /// Prologue: links the frame, checks recursion and native stack, polls.
     enter,
     /// Prologue of code that makes cells first: as `enter` without the poll, which its RESUME does.
@@ -233,7 +240,8 @@ pub(crate) struct Builder<M> {
     close_both: Label,
     close_acc_then_a1: Label,
     address: CodePtr,
-    trampoline_address: CodePtr,
+    inner_trampoline_address: CodePtr,
+    trampoline_return: CodePtr,
     /// Exceptions go through `resume::stress`.
     stressed: bool,
     attr_inline_entry: CodePtr,
@@ -328,7 +336,8 @@ impl<M: MacroAssembler> Builder<M> {
             close_both,
             close_acc_then_a1,
             address,
-            trampoline_address: address,
+            inner_trampoline_address: address,
+            trampoline_return: address,
             stressed: false,
             attr_inline_entry: address,
             attr_slot_entry: address,
@@ -353,8 +362,17 @@ impl<M: MacroAssembler> Builder<M> {
     }
 
     fn trampoline(&mut self) {
-        self.trampoline_address = self.here();
+        let returns = self.masm.trampoline();
+        self.trampoline_return = CodePtr(self.address.0.wrapping_add(returns));
+    }
+
+    fn inner_trampoline(&mut self) {
+        self.inner_trampoline_address = self.here();
         self.masm.trampoline();
+    }
+
+    fn call_on_stack(&mut self) {
+        self.masm.call_on_stack();
     }
 
     /// At body level: leaves to the interpreter with what the frame says, and returns its result.

@@ -130,6 +130,10 @@ impl<M: MacroAssembler> MacroAssembler for Annotated<M> {
         self.0.call_c(target as *const ());
     }
 
+    fn trampoline(&mut self) -> usize {
+        self.0.trampoline()
+    }
+
     pass_on! {
         mov(dst: Reg, src: Reg);
         load(dst: Reg, mem: Mem);
@@ -161,7 +165,6 @@ impl<M: MacroAssembler> MacroAssembler for Annotated<M> {
         branch_cmp32_mem(cond: Cond, a: Reg, mem: Mem, target: Label);
         branch_mem_imm(cond: Cond, mem: Mem, value: i32, target: Label);
         branch_mem32_imm(cond: Cond, mem: Mem, value: i32, target: Label);
-        branch_stack_below_mem(mem: Mem, target: Label);
         branch_bits_set(a: Reg, mask: u32, target: Label);
         branch_bits_clear(a: Reg, mask: u32, target: Label);
         branch_mem32_bits_set(mem: Mem, mask: u32, target: Label);
@@ -183,7 +186,10 @@ impl<M: MacroAssembler> MacroAssembler for Annotated<M> {
         push_pair(a: Reg, b: Reg);
         pop_pair(a: Reg, b: Reg);
         native_stack_pointer(dst: Reg);
-        trampoline();
+        native_stack_below(dst: Reg, bytes: u32);
+        stub_return_address(dst: Reg);
+        body_return_address(dst: Reg);
+        call_on_stack();
         fload(dst: FReg, mem: Mem);
         fstore(mem: Mem, src: FReg);
         falu(op: FAlu, dst: FReg, src: FReg);

@@ -5,8 +5,10 @@ use std::rc::Rc;
 
 use hotstamp_job::{Action, ExitPlan, FramePlan, Mode, Source};
 use hotstamp_layout::ffi::{self, _PyInterpreterFrame as Frame, PyThreadState};
+use hotstamp_runtime::segments;
 use inkwell::IntPredicate;
 use inkwell::basic_block::BasicBlock;
+use inkwell::types::BasicTypeEnum;
 use inkwell::values::{BasicValueEnum, IntValue, PointerValue};
 
 use super::{Lower, LowerError, Lowered};
@@ -56,7 +58,10 @@ impl<'c> Lower<'c, '_> {
         let here = self
             .b
             .build_ptr_to_int(self.buffer, self.context.i64_type(), "")?;
-        let low = self.compare(IntPredicate::ULT, here, soft)?;
+        let end = self
+            .b
+            .build_int_sub(here, self.i64(segments::ROOM as u64), "")?;
+        let low = self.compare(IntPredicate::ULT, end, soft)?;
         self.unlikely(low, slow)?;
         let pending = self.pending()?;
         self.unlikely(pending, slow)?;
@@ -73,12 +78,38 @@ impl<'c> Lower<'c, '_> {
         )?;
         self.b.build_unconditional_branch(body)?;
         self.b.position_at_end(slow);
+        let caller = self.return_address()?;
         let result = self.call64(
             self.job.process.baseline,
-            &[self.frame.into(), self.data.into(), self.tstate.into()],
+            &[
+                self.frame.into(),
+                self.data.into(),
+                self.tstate.into(),
+                caller.into(),
+            ],
         )?;
         self.b.build_return(Some(&result))?;
         Ok(())
+    }
+
+    /// Where the function returns to.
+    fn return_address(&mut self) -> Lowered<BasicValueEnum<'c>> {
+        let intrinsic =
+            inkwell::intrinsics::Intrinsic::find("llvm.returnaddress").ok_or(LowerError::Kind)?;
+        let pointer = self.context.ptr_type(Default::default());
+        let types: &[BasicTypeEnum<'c>] = if intrinsic.is_overloaded() {
+            &[pointer.into()]
+        } else {
+            &[]
+        };
+        let function = intrinsic
+            .get_declaration(self.module, types)
+            .ok_or(LowerError::Kind)?;
+        self.b
+            .build_call(function, &[self.i32(0).into()], "")?
+            .try_as_basic_value()
+            .basic()
+            .ok_or(LowerError::Kind)
     }
 
     /// Whether something is pending or somebody observes.

@@ -374,7 +374,7 @@ process! {
     clear_frame,
     /// `(tstate, frame)`: pops the first frame of a chunk.
     pop_frame,
-    /// `(frame, data, tstate) -> bits`: runs the baseline body instead.
+    /// `(frame, data, tstate, return address) -> bits`: runs the baseline body instead of code that was called from there.
     baseline,
     /// `(tstate, words) -> frame or null`: room for a frame in a new chunk.
     push_chunk,

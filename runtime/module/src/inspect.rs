@@ -100,7 +100,7 @@ pub(crate) fn opt_out<'py>(function: Bound<'py, PyAny>) -> PyResult<Bound<'py, P
     Ok(function)
 }
 
-/// The counters: functions_stamped, instructions, code_bytes, metadata_bytes, compile_ns, resumed (frames that went on in baseline code in the middle), code_memory (a dict), exits (a dict from reason to count), functions_optimized (functions and loops that the optimizer's code was installed for), and, if the optimizer tier was started, optimizer: a dict of its sums, with its exits by reason in `exits`.
+/// The counters: functions_stamped, instructions, code_bytes, metadata_bytes, compile_ns, resumed (frames that went on in baseline code in the middle), stack_switches (calls that went to further native stack), stack_segments_made and stack_segments_freed, code_memory (a dict), exits (a dict from reason to count), functions_optimized (functions and loops that the optimizer's code was installed for), and, if the optimizer tier was started, optimizer: a dict of its sums, with its exits by reason in `exits`.
 #[pyfunction]
 pub(crate) fn stats(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     let all = counters::snapshot();
@@ -111,6 +111,9 @@ pub(crate) fn stats(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     dict.set_item("metadata_bytes", all.metadata_bytes)?;
     dict.set_item("compile_ns", all.compile_ns)?;
     dict.set_item("resumed", all.resumed)?;
+    dict.set_item("stack_switches", all.stack_switches)?;
+    dict.set_item("stack_segments_made", all.stack_segments_made)?;
+    dict.set_item("stack_segments_freed", all.stack_segments_freed)?;
     if stress::modes().optimized {
         dict.set_item("stand_ins", stress::stand_ins())?;
     }

@@ -9,7 +9,7 @@ use super::{MISS_LIMIT, note_miss};
 use crate::code_data::{CALL_STUB_MAGIC, CodeData, SIMPLE_ARGUMENTS};
 use crate::helpers::calls::op_call;
 use crate::site::Site;
-use crate::{Frame, entry, frame_stack};
+use crate::{Frame, entry, frame_stack, segments};
 
 /// The data of a function whose `vectorcall` is a call stub of ours.
 unsafe fn stamped(func: *mut PyFunctionObject) -> Option<*mut CodeData> {
@@ -152,7 +152,7 @@ unsafe fn call_stamped(
         for index in arguments..(*data).nlocalsplus as usize {
             locals.add(index).write(StackRef::NULL);
         }
-        let result = entry::enter(tstate, callee, data);
+        let result = segments::with_room(tstate, || entry::enter(tstate, callee, data));
         if result.is_null() {
             return -1;
         }
@@ -242,7 +242,7 @@ unsafe fn construct(
             locals.add(index).write(StackRef::NULL);
         }
         (*frame).stackpointer = slots.add(2).cast();
-        let result = entry::enter(tstate, callee, data);
+        let result = segments::with_room(tstate, || entry::enter(tstate, callee, data));
         if result.is_null() {
             refs::decref(instance);
             return finish(frame, slots, None);

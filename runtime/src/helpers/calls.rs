@@ -9,8 +9,8 @@ use hotstamp_layout::ffi::{self, PyMethodObject, PyObject, PyThreadState};
 use hotstamp_layout::refs::{self, StackRef};
 
 use super::stack::Stack;
-use crate::Frame;
 use crate::site::Site;
+use crate::{Frame, segments};
 
 /// `PY_VECTORCALL_ARGUMENTS_OFFSET`: the callee may use the word before the arguments.
 pub const ARGUMENTS_OFFSET: usize = 1 << (usize::BITS - 1);
@@ -92,13 +92,20 @@ unsafe fn call_with_entries(
                 .add(index)
                 .write((*arguments.add(index)).as_ptr_borrow());
         }
-        let result = vectorcall(
-            tstate,
-            callable,
-            pointers,
-            positional | ARGUMENTS_OFFSET,
-            kwnames,
-        );
+        let call = || {
+            vectorcall(
+                tstate,
+                callable,
+                pointers,
+                positional | ARGUMENTS_OFFSET,
+                kwnames,
+            )
+        };
+        let result = if segments::is_function(callable) {
+            segments::with_room(tstate, call)
+        } else {
+            call()
+        };
         if total > INLINE_ARGUMENTS {
             ffi::PyMem_Free(memory.cast());
         }
@@ -205,7 +212,12 @@ pub unsafe extern "C" fn op_call_function_ex(
             }
             stack.replace_close(2, StackRef::from_steal(tuple));
         }
-        let result = ffi::PyObject_Call(callable, stack.object(2), stack.peek(1).as_ptr_borrow());
+        let call = || ffi::PyObject_Call(callable, stack.object(2), stack.peek(1).as_ptr_borrow());
+        let result = if segments::is_function(callable) {
+            segments::with_room(tstate, call)
+        } else {
+            call()
+        };
         stack.pop_close_n(4);
         stack.push_new(result)
     }

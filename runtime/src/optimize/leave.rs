@@ -7,7 +7,7 @@ use hotstamp_layout::refs::{self, StackRef};
 use super::artifact::Artifact;
 use super::{policy, quiet};
 use crate::code_data::CodeData;
-use crate::{Frame, frame_stack, resume};
+use crate::{Frame, entry, frame_stack, resume, segments};
 
 /// Reads the values that compiled code handed over.
 #[derive(Clone, Copy)]
@@ -407,14 +407,22 @@ pub(super) unsafe extern "C" fn number_op(left: usize, right: usize, operation: 
     }
 }
 
-/// Runs the baseline body instead of optimized code.
+/// Runs the baseline body instead of optimized code, which returns to `caller`: on a further stack, if it was called by compiled code and there is little left.
 pub(super) unsafe extern "C" fn run_baseline(
     frame: *mut Frame,
     data: *mut CodeData,
     tstate: *mut PyThreadState,
+    caller: *const u8,
 ) -> usize {
     // SAFETY: the frame is as calls make it.
-    unsafe { resume::enter_body(frame, tstate, data, (*data).baseline) }
+    unsafe {
+        let body = || resume::enter_body(frame, tstate, data, (*data).baseline);
+        if entry::called_by_compiled_code(caller) {
+            segments::with_room(tstate, body)
+        } else {
+            body()
+        }
+    }
 }
 
 /// Room for a frame in a new chunk of the data stack.

@@ -161,6 +161,8 @@ group!(moves, |golden| {
         mov_imm(A1, 0x7f12_3456_7890);
         mov_imm(A1, 0x7f12_3456_78a0);
         native_stack_pointer(T1);
+        native_stack_below(T0, 0x2_0000);
+        native_stack_below(Acc, 0x1000);
     }
 });
 
@@ -316,7 +318,6 @@ group!(compare_and_branch, |golden| {
         branch_mem32_imm(Cond::Ge, Data.at(0x18), 0, golden.label);
         branch_mem32_imm(Cond::Le, Data.at(0x18), -5, golden.label);
         branch_mem32_imm(Cond::Gt, Data.at(0x8000), 0x12_3456, golden.label);
-        branch_stack_below_mem(Tstate.at(0x28), golden.label);
     }
 });
 
@@ -363,6 +364,8 @@ group!(native_frames, |golden| {
         align();
         body_return();
         stub_enter();
+        stub_return_address(T0);
+        body_return_address(A4);
         stub_exit();
         stub_abandon();
         stub_abandon_early();
@@ -372,6 +375,7 @@ group!(native_frames, |golden| {
         push_pair(Acc, A0);
         pop_pair(Acc, A0);
         trampoline();
+        call_on_stack();
     }
 });
 
