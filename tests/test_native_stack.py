@@ -108,14 +108,15 @@ def test_half_a_million_levels(same):
         same(
             CALLS
             + """
-def run():
+def run(depth):
+    print(switched(plain, 500_000))
     for function in every:
-        print(getattr(function, "__name__", function), switched(function, 500_000 if function is not made else 250_000))
-run()
-in_thread(256, run)
+        print(function.__name__, switched(function, depth))
+run(200_000)
+in_thread(256, lambda: run(10_000))
 """
         )[0]
-        == "plain 500000"
+        == "500000"
     )
 
 

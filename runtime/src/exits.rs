@@ -49,7 +49,7 @@ reasons! {
     TooManyGlobals = "too_many_globals",
     /// Refused: the compiler failed on it, which is a defect of hotstamp.
     InternalError = "internal_error",
-    /// The native stack is nearly used up: the call runs in the interpreter.
+    /// The native stack is nearly used up, and the call came from C or no further stack is to be had: it runs in the interpreter.
     NativeStackLow = "native_stack_low",
     /// Optimized code left at an instruction that baseline code does not have.
     NoResumePoint = "no_resume_point",

@@ -1,5 +1,6 @@
 //! Executing tests of comparisons, branches, calls and native frames.
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use hotstamp_runtime::site::CodePtr;
@@ -143,7 +144,7 @@ fn tests_of_bits() {
 }
 
 #[test]
-fn native_stack_pointer_and_its_limit() {
+fn native_stack_pointer() {
     let mut state = State::new();
     Code::new(|masm| {
         masm.native_stack_pointer(T0);
@@ -164,18 +165,71 @@ fn native_stack_pointer_and_its_limit() {
         [T3, T4].map(|reg| state.get(reg)),
         [A2, A1].map(|reg| state.get(reg))
     );
+}
 
-    let code = branch_code(|masm, taken| masm.branch_stack_below_mem(word(1), taken));
-    for (limit, below) in [
-        (0, false),
-        (u64::MAX, true),
-        (stack - (1 << 20), false),
-        (stack + (1 << 20), true),
-    ] {
+#[test]
+fn below_the_native_stack_pointer() {
+    for bytes in [0, 0x1000, 0x2_0000, 0xff_f000] {
         let mut state = State::new();
-        state.memory[1] = limit;
-        assert_eq!(code.taken(&state), below);
+        Code::new(|masm| {
+            masm.native_stack_pointer(T0);
+            masm.native_stack_below(T1, bytes);
+            masm.native_stack_pointer(T2);
+        })
+        .run(&mut state);
+        let [stack, below, after] = [T0, T1, T2].map(|reg| state.get(reg));
+        assert_eq!((below, after), (stack - u64::from(bytes), stack));
     }
+}
+
+#[test]
+fn return_addresses_inside_of_a_stub() {
+    let called_at = Cell::new(0);
+    let code = with_function(
+        |masm| {
+            masm.stub_enter();
+            masm.stub_return_address(T0);
+            masm.body_return_address(A4);
+            masm.stub_exit();
+            masm.ret();
+        },
+        |masm, stub| {
+            masm.call_near(stub);
+            called_at.set(masm.position());
+        },
+    );
+    let mut state = State::new();
+    code.run(&mut state);
+    let start = code.start() as u64;
+    assert_eq!(state.get(T0), start + called_at.get() as u64);
+    assert_eq!(state.get(A4), start + code.trampoline_return as u64);
+}
+
+#[test]
+fn calls_on_another_stack() {
+    type CallOnStack = unsafe extern "C" fn(&mut [u64; 2], Callee, u64) -> u64;
+    type Callee = extern "C" fn(&mut [u64; 2]) -> u64;
+    extern "C" fn callee(seen: &mut [u64; 2]) -> u64 {
+        change_everything();
+        let local = 0_u128;
+        seen[1] = &raw const local as u64;
+        seen[0] + 1
+    }
+    let code = Code::with_capacity(4096, |masm, _| masm.call_on_stack());
+    let mut memory = vec![0_u128; 16 << 10];
+    let bounds = memory.as_mut_ptr_range();
+    let mut seen = [41, 0];
+    // SAFETY: the function is at the code's entry; the memory is a stack of 256 KiB, aligned as stacks are.
+    let result = unsafe {
+        let call: CallOnStack = std::mem::transmute(code.entry());
+        call(&mut seen, callee, bounds.end as u64)
+    };
+    assert_eq!(result, 42);
+    assert!((bounds.start as u64..bounds.end as u64).contains(&seen[1]));
+    // What was below the callee's frames is untouched, and this stack is in use again.
+    assert_eq!(memory[0], 0);
+    let local = 0_u128;
+    assert!((&raw const local as u64).abs_diff(&raw const seen as u64) < 1 << 16);
 }
 
 #[test]

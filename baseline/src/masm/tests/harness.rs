@@ -97,6 +97,8 @@ pub struct Code {
     pub bytes: usize,
     /// Offset of the body.
     body: usize,
+    /// Offset of where the body returns to.
+    pub trampoline_return: usize,
 }
 
 type Trampoline = unsafe extern "C" fn(*mut State, u64, *const u8, u64) -> u64;
@@ -117,7 +119,7 @@ impl Code {
     pub fn with_capacity(capacity: usize, body: impl FnOnce(&mut Host, *const u8)) -> Code {
         let memory = Mapping::new(capacity);
         let mut masm = Host::new(CodePtr(memory.address));
-        masm.trampoline();
+        let trampoline_return = masm.trampoline();
         masm.align();
         let start = masm.position();
         body(&mut masm, memory.address);
@@ -140,6 +142,7 @@ impl Code {
             memory,
             bytes: code.len(),
             body: start,
+            trampoline_return,
         }
     }
 
