@@ -9,7 +9,10 @@ import sys, threading, time
 compiled_run = {compiled}
 sys.setrecursionlimit(10**6)
 if compiled_run:
+    # Not from the start: the optimizer tier, forced, would compile all that Python does there.
+    import collections, copy, functools, json, re, signal
     import hotstamp
+    hotstamp.enable()
 def check(*functions):
     for function in functions:
         assert not compiled_run or hotstamp.is_compiled(function), function
@@ -45,7 +48,7 @@ def same(request, run_python):
         outcomes = []
         for tier in None, request.param:
             text = HEAD.format(compiled=tier is not None) + textwrap.dedent(program)
-            done = run_python("-c", text, tier=tier, **options)
+            done = run_python("-c", text, tier=tier, env={"HOTSTAMP": ""}, **options)
             assert done.returncode == 0, f"{tier}: exit status {done.returncode}\n{done.stdout[-3000:]}{done.stderr[-3000:]}"
             outcomes.append(done.stdout)
         assert outcomes[1] == outcomes[0]
