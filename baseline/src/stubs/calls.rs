@@ -8,7 +8,7 @@ use hotstamp_runtime::entry;
 use hotstamp_runtime::site::Site;
 
 use super::{BORROWED, Builder, LOCALS, NULL_BITS, tstate};
-use crate::masm::{Alu, Cond, MacroAssembler, Reg};
+use crate::masm::{Alu, Cond, Label, MacroAssembler, Reg};
 
 impl<M: MacroAssembler> Builder<M> {
     /// The operand stack holds callable, self or null, and arguments. A Python function that is stamped is recognised by the mark in front of its call stub; if it takes
@@ -16,7 +16,7 @@ impl<M: MacroAssembler> Builder<M> {
     pub(super) fn call(&mut self) {
         let m = &mut self.masm;
         let (miss, has_self) = (m.new_label(), m.new_label());
-        let (function, not_function) = (m.new_label(), m.new_label());
+        let (function, not_function, other_count) = (m.new_label(), m.new_label(), m.new_label());
         // T2 = address of the callable's slot, then of the first argument; T1 = number of arguments.
         m.load16(Reg::T0, Reg::A3.at(offset_of!(Site, stack_words)));
         m.load32(Reg::T1, Reg::A3.at(offset_of!(Site, oparg)));
@@ -45,8 +45,73 @@ impl<M: MacroAssembler> Builder<M> {
             Cond::Ne,
             Reg::T1,
             Reg::A5.at(offset_of!(CodeData, argcount)),
-            miss,
+            other_count,
         );
+        self.call_known(miss, false);
+        // Some arguments are missing: A0 = how many. The last parameters have defaults, so many at least.
+        let m = &mut self.masm;
+        m.bind(other_count);
+        m.load32(Reg::A0, Reg::A5.at(offset_of!(CodeData, argcount)));
+        m.alu(Alu::Sub, Reg::A0, Reg::T1);
+        m.branch_cmp_imm(Cond::Lt, Reg::A0, 0, miss);
+        m.load(
+            Reg::T0,
+            Reg::A2.at(offset_of!(ffi::PyFunctionObject, func_defaults)),
+        );
+        m.branch_cmp_imm(Cond::Eq, Reg::T0, 0, miss);
+        m.load(Reg::T0, Reg::T0.at(offset_of!(ffi::PyVarObject, ob_size)));
+        m.branch_cmp(Cond::Lt, Reg::T0, Reg::A0, miss);
+        self.call_known(miss, true);
+        let m = &mut self.masm;
+        // A bound method without self in its place: function and self take the place of both, and the function is looked at.
+        m.bind(not_function);
+        m.mov_imm(Reg::T3, (&raw const ffi::PyMethod_Type) as u64);
+        m.branch_cmp(Cond::Ne, Reg::T0, Reg::T3, miss);
+        m.branch_mem_imm(Cond::Ne, Reg::T2.at(8), NULL_BITS, miss);
+        m.load(
+            Reg::T3,
+            Reg::A2.at(offset_of!(ffi::PyMethodObject, im_func)),
+        );
+        m.load(Reg::T0, Reg::T3.at(offset_of!(ffi::PyObject, ob_type)));
+        m.mov_imm(Reg::T4, (&raw const ffi::PyFunction_Type) as u64);
+        m.branch_cmp(Cond::Ne, Reg::T0, Reg::T4, miss);
+        m.load(
+            Reg::T4,
+            Reg::A2.at(offset_of!(ffi::PyMethodObject, im_self)),
+        );
+        // Immortal objects (a class as self, for one) need their mark; leave those to the helper.
+        m.branch_mem32_imm(Cond::Lt, Reg::T3.at(0), 0, miss);
+        m.branch_mem32_imm(Cond::Lt, Reg::T4.at(0), 0, miss);
+        m.add32_mem(Reg::T3.at(0), 1);
+        m.add32_mem(Reg::T4.at(0), 1);
+        m.store(Reg::T2.at(0), Reg::T3);
+        m.store(Reg::T2.at(8), Reg::T4);
+        // The method object goes; freeing it runs no Python code, since function and self are held.
+        let (released, free) = (m.new_label(), m.new_label());
+        m.branch_bits_set(Reg::A1, BORROWED as u32, released);
+        m.dec32_mem_branch_zero(Reg::A1.at(0), free);
+        m.bind(released);
+        m.load(Reg::A1, Reg::T2.at(0));
+        m.mov(Reg::A2, Reg::A1);
+        m.jump(function);
+        m.bind(free);
+        self.publish_site();
+        let m = &mut self.masm;
+        m.stub_enter();
+        m.push_pair(Reg::T1, Reg::T2);
+        m.mov(Reg::A0, Reg::A1);
+        m.call_c(ffi::_Py_Dealloc as *const ());
+        m.pop_pair(Reg::T1, Reg::T2);
+        m.stub_exit();
+        m.jump(released);
+        m.bind(miss);
+        self.memory_call_value();
+    }
+
+    /// Calls the stamped function in A1 (A2 is its address, A5 its data) with T1 arguments from A4 on, T2 being the slot of the callable; to `miss` if it cannot be
+    /// called so. With `defaults`, A0 parameters are left to their defaults.
+    fn call_known(&mut self, miss: Label, defaults: bool) {
+        let m = &mut self.masm;
         m.branch_mem32_bits_clear(
             Reg::A5.at(offset_of!(CodeData, flags)),
             SIMPLE_ARGUMENTS,
@@ -107,6 +172,10 @@ impl<M: MacroAssembler> Builder<M> {
         m.store_indexed(Reg::T3, Reg::T1, LOCALS as i32, Reg::T0);
         m.jump(copy);
         m.bind(copied);
+        if defaults {
+            self.take_defaults();
+        }
+        let m = &mut self.masm;
         m.stub_enter();
         m.mov(Reg::A0, Reg::T3);
         m.mov(Reg::A1, Reg::A5);
@@ -122,48 +191,40 @@ impl<M: MacroAssembler> Builder<M> {
         m.jump(self.error);
         m.bind(changed);
         m.jump(self.leave_after_value);
-        // A bound method without self in its place: function and self take the place of both, and the function is looked at.
-        m.bind(not_function);
-        m.mov_imm(Reg::T3, (&raw const ffi::PyMethod_Type) as u64);
-        m.branch_cmp(Cond::Ne, Reg::T0, Reg::T3, miss);
-        m.branch_mem_imm(Cond::Ne, Reg::T2.at(8), NULL_BITS, miss);
-        m.load(
-            Reg::T3,
-            Reg::A2.at(offset_of!(ffi::PyMethodObject, im_func)),
-        );
-        m.load(Reg::T0, Reg::T3.at(offset_of!(ffi::PyObject, ob_type)));
-        m.mov_imm(Reg::T4, (&raw const ffi::PyFunction_Type) as u64);
-        m.branch_cmp(Cond::Ne, Reg::T0, Reg::T4, miss);
-        m.load(
-            Reg::T4,
-            Reg::A2.at(offset_of!(ffi::PyMethodObject, im_self)),
-        );
-        // Immortal objects (a class as self, for one) need their mark; leave those to the helper.
-        m.branch_mem32_imm(Cond::Lt, Reg::T3.at(0), 0, miss);
-        m.branch_mem32_imm(Cond::Lt, Reg::T4.at(0), 0, miss);
-        m.add32_mem(Reg::T3.at(0), 1);
-        m.add32_mem(Reg::T4.at(0), 1);
-        m.store(Reg::T2.at(0), Reg::T3);
-        m.store(Reg::T2.at(8), Reg::T4);
-        // The method object goes; freeing it runs no Python code, since function and self are held.
-        let (released, free) = (m.new_label(), m.new_label());
-        m.branch_bits_set(Reg::A1, BORROWED as u32, released);
-        m.dec32_mem_branch_zero(Reg::A1.at(0), free);
-        m.bind(released);
-        m.load(Reg::A1, Reg::T2.at(0));
-        m.mov(Reg::A2, Reg::A1);
-        m.jump(function);
-        m.bind(free);
-        self.publish_site();
+    }
+
+    /// Fills the last A0 parameters of the frame in T3 from the defaults of the function in A1. Uses T0, T1, T2, T4, A0.
+    fn take_defaults(&mut self) {
         let m = &mut self.masm;
-        m.stub_enter();
-        m.push_pair(Reg::T1, Reg::T2);
-        m.mov(Reg::A0, Reg::A1);
-        m.call_c(ffi::_Py_Dealloc as *const ());
-        m.pop_pair(Reg::T1, Reg::T2);
-        m.stub_exit();
-        m.jump(released);
-        m.bind(miss);
-        self.memory_call_value();
+        let (next, done, immortal, store) =
+            (m.new_label(), m.new_label(), m.new_label(), m.new_label());
+        m.mov(Reg::T0, Reg::A1);
+        m.alu_imm(Alu::And, Reg::T0, !BORROWED);
+        m.load(
+            Reg::T0,
+            Reg::T0.at(offset_of!(ffi::PyFunctionObject, func_defaults)),
+        );
+        m.load(Reg::T1, Reg::T0.at(offset_of!(ffi::PyVarObject, ob_size)));
+        m.load32(Reg::T4, Reg::A5.at(offset_of!(CodeData, argcount)));
+        m.bind(next);
+        m.alu_imm(Alu::Sub, Reg::A0, 1);
+        m.branch_cmp_imm(Cond::Lt, Reg::A0, 0, done);
+        m.alu_imm(Alu::Sub, Reg::T1, 1);
+        m.alu_imm(Alu::Sub, Reg::T4, 1);
+        m.load_indexed(
+            Reg::T2,
+            Reg::T0,
+            Reg::T1,
+            offset_of!(ffi::PyTupleObject, ob_item) as i32,
+        );
+        m.branch_mem32_imm(Cond::Lt, Reg::T2.at(0), 0, immortal);
+        m.add32_mem(Reg::T2.at(0), 1);
+        m.bind(store);
+        m.store_indexed(Reg::T3, Reg::T4, LOCALS as i32, Reg::T2);
+        m.jump(next);
+        m.bind(immortal);
+        m.alu_imm(Alu::Or, Reg::T2, BORROWED);
+        m.jump(store);
+        m.bind(done);
     }
 }

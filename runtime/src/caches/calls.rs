@@ -39,8 +39,7 @@ pub unsafe extern "C" fn call(
         if refs::is_type(callable, &raw const ffi::PyFunction_Type) {
             let arguments = count + usize::from(!(*slots.add(1)).is_null());
             if let Some(data) = stamped(callable.cast())
-                && (*data).flags & SIMPLE_ARGUMENTS != 0
-                && (*data).argcount as usize == arguments
+                && takes(callable.cast(), data, arguments)
                 && !entry::foreign_evaluator(tstate)
             {
                 return call_stamped(frame, tstate, slots, arguments, count, data);
@@ -55,74 +54,146 @@ pub unsafe extern "C" fn call(
                 let init = (*payload).words[3] as *mut PyFunctionObject;
                 if !entry::foreign_evaluator(tstate)
                     && let Some(data) = stamped(init)
-                    && (*data).flags & SIMPLE_ARGUMENTS != 0
-                    && (*data).argcount as usize == count + 1
+                    && takes(init, data, count + 1)
                 {
                     return construct(frame, tstate, slots, count, class, init, data);
                 }
             }
         }
-        match builtin_of_one_or_none(callable, *slots.add(1), count) {
-            Some((function, receiver)) if !entry::native_stack_low(tstate) => {
-                let argument = if count == 1 {
-                    (*slots.add(2)).as_ptr_borrow()
-                } else {
-                    std::ptr::null_mut()
-                };
-                let result = function(receiver, argument);
-                for index in (0..count + 2).rev() {
-                    (*frame).stackpointer = slots.add(index).cast();
-                    slots.add(index).read().xclose();
-                }
-                if result.is_null() {
-                    return -1;
-                }
-                slots.write(StackRef::from_steal(result));
-                (*frame).stackpointer = slots.add(1).cast();
-                0
-            }
-            _ => op_call(site, frame, tstate),
+        if entry::native_stack_low(tstate) {
+            return op_call(site, frame, tstate);
         }
+        let Some((method, receiver)) = builtin(callable, *slots.add(1)) else {
+            return op_call(site, frame, tstate);
+        };
+        let Some(result) = call_builtin(method, receiver, slots.add(2), count) else {
+            return op_call(site, frame, tstate);
+        };
+        for index in (0..count + 2).rev() {
+            (*frame).stackpointer = slots.add(index).cast();
+            slots.add(index).read().xclose();
+        }
+        if result.is_null() {
+            return -1;
+        }
+        slots.write(StackRef::from_steal(result));
+        (*frame).stackpointer = slots.add(1).cast();
+        0
     }
 }
 
-/// The C function of a builtin function or method that takes one argument (`METH_O`) or none (`METH_NOARGS`), called with as many, and its receiver.
-unsafe fn builtin_of_one_or_none(
+/// What is called of a builtin function, or of a builtin class's method with its object in place, and the receiver.
+unsafe fn builtin(
     callable: *mut PyObject,
     receiver: StackRef,
-    count: usize,
-) -> Option<(
-    unsafe extern "C" fn(*mut PyObject, *mut PyObject) -> *mut PyObject,
-    *mut PyObject,
-)> {
-    let wanted = match count {
-        0 => ffi::METH_NOARGS,
-        1 => ffi::METH_O,
-        _ => return None,
-    };
-    // SAFETY: live objects; the flags say what the function takes.
+) -> Option<(*const ffi::PyMethodDef, *mut PyObject)> {
+    // SAFETY: live objects of the types that are compared.
     unsafe {
         if refs::is_type(callable, &raw const ffi::PyMethodDescr_Type) && !receiver.is_null() {
             let descr = callable.cast::<ffi::PyMethodDescrObject>();
-            let method = (*descr).d_method;
             let class = (*descr).d_common.d_type;
             let receiver = receiver.as_ptr_borrow();
             let applies = refs::type_of(receiver) == class
                 || ffi::PyType_IsSubtype(refs::type_of(receiver), class) != 0;
-            return ((*method).ml_flags as u32 == wanted && applies)
-                .then_some(((*method).ml_meth?, receiver));
+            return applies.then_some(((*descr).d_method.cast_const(), receiver));
         }
         if refs::is_type(callable, &raw const ffi::PyCFunction_Type) && receiver.is_null() {
             let function = callable.cast::<ffi::PyCFunctionObject>();
-            let method = (*function).m_ml;
-            return ((*method).ml_flags as u32 == wanted)
-                .then_some(((*method).ml_meth?, (*function).m_self));
+            return Some(((*function).m_ml.cast_const(), (*function).m_self));
         }
         None
     }
 }
 
-/// Calls a stamped function whose arguments need no binding: function and arguments move into its frame. For optimized code, which has no call stub.
+/// Most arguments that are put into an array on the native stack.
+const MOST_ARGUMENTS: usize = 6;
+
+/// Calls a builtin with the arguments from `arguments` on. None if it takes its arguments in another way: nothing was called then.
+unsafe fn call_builtin(
+    method: *const ffi::PyMethodDef,
+    receiver: *mut PyObject,
+    arguments: *const StackRef,
+    count: usize,
+) -> Option<*mut PyObject> {
+    /// `METH_FASTCALL`.
+    type Fast =
+        unsafe extern "C" fn(*mut PyObject, *const *mut PyObject, isize) -> *mut PyObject;
+    /// `METH_FASTCALL | METH_KEYWORDS`.
+    type FastKeywords = unsafe extern "C" fn(
+        *mut PyObject,
+        *const *mut PyObject,
+        isize,
+        *mut PyObject,
+    ) -> *mut PyObject;
+    // SAFETY: the flags say what the function's signature is; the arguments are objects on the operand stack, which keeps them.
+    unsafe {
+        let function = (*method).ml_meth?;
+        let flags = (*method).ml_flags as u32;
+        let result = match flags {
+            ffi::METH_O if count == 1 => function(receiver, (*arguments).as_ptr_borrow()),
+            ffi::METH_NOARGS if count == 0 => function(receiver, std::ptr::null_mut()),
+            ffi::METH_FASTCALL | FAST_KEYWORDS if count <= MOST_ARGUMENTS => {
+                let mut array = [std::mem::MaybeUninit::uninit(); MOST_ARGUMENTS];
+                for (index, place) in array.iter_mut().enumerate().take(count) {
+                    place.write((*arguments.add(index)).as_ptr_borrow());
+                }
+                let array = array.as_ptr().cast::<*mut PyObject>();
+                if flags == ffi::METH_FASTCALL {
+                    let function = std::mem::transmute::<*const (), Fast>(function as *const ());
+                    function(receiver, array, count as isize)
+                } else {
+                    let function =
+                        std::mem::transmute::<*const (), FastKeywords>(function as *const ());
+                    function(receiver, array, count as isize, std::ptr::null_mut())
+                }
+            }
+            _ => return None,
+        };
+        Some(result)
+    }
+}
+
+const FAST_KEYWORDS: u32 = ffi::METH_FASTCALL | ffi::METH_KEYWORDS;
+
+/// Whether a function without collecting or keyword-only parameters can be called with `given` positional arguments: the parameters behind them have defaults.
+unsafe fn takes(function: *mut PyFunctionObject, data: *mut CodeData, given: usize) -> bool {
+    // SAFETY: a live function whose data this is; its defaults are a tuple or null.
+    unsafe {
+        let wanted = (*data).argcount as usize;
+        let defaults = (*function).func_defaults;
+        (*data).flags & SIMPLE_ARGUMENTS != 0
+            && (given == wanted
+                || given < wanted
+                    && !defaults.is_null()
+                    && wanted - given <= refs::size_of_var(defaults) as usize)
+    }
+}
+
+/// Fills the locals of a frame behind the first `given`: the function's defaults for parameters, null for the others.
+unsafe fn fill_locals(
+    function: *mut PyFunctionObject,
+    data: *mut CodeData,
+    locals: *mut StackRef,
+    given: usize,
+) {
+    // SAFETY: the frame has the slots, and the function as many defaults as are wanted (`takes`).
+    unsafe {
+        let wanted = (*data).argcount as usize;
+        if given < wanted {
+            let defaults = (*function).func_defaults;
+            let end = refs::size_of_var(defaults) as usize;
+            for missing in 1..=wanted - given {
+                let value = refs::tuple_item(defaults, end - missing);
+                locals.add(wanted - missing).write(StackRef::from_new(value));
+            }
+        }
+        for index in wanted..(*data).nlocalsplus as usize {
+            locals.add(index).write(StackRef::NULL);
+        }
+    }
+}
+
+/// Calls a stamped function that takes these arguments (`takes`): function and arguments move into its frame. For optimized code, which has no call stub.
 unsafe fn call_stamped(
     frame: *mut Frame,
     tstate: *mut PyThreadState,
@@ -149,9 +220,7 @@ unsafe fn call_stamped(
         }
         let locals = (&raw mut (*callee).localsplus).cast::<StackRef>();
         first.copy_to_nonoverlapping(locals, arguments);
-        for index in arguments..(*data).nlocalsplus as usize {
-            locals.add(index).write(StackRef::NULL);
-        }
+        fill_locals(refs::frame_function(callee), data, locals, arguments);
         let result = segments::with_room(tstate, || entry::enter(tstate, callee, data));
         if result.is_null() {
             return -1;
@@ -238,9 +307,7 @@ unsafe fn construct(
         let locals = (&raw mut (*callee).localsplus).cast::<StackRef>();
         locals.write(StackRef::from_new(instance));
         slots.add(2).copy_to_nonoverlapping(locals.add(1), count);
-        for index in count + 1..(*data).nlocalsplus as usize {
-            locals.add(index).write(StackRef::NULL);
-        }
+        fill_locals(init, data, locals, count + 1);
         (*frame).stackpointer = slots.add(2).cast();
         let result = segments::with_room(tstate, || entry::enter(tstate, callee, data));
         if result.is_null() {
