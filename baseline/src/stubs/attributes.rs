@@ -10,7 +10,7 @@ use super::{BORROWED, Builder, NULL_BITS};
 use crate::masm::{Alu, Cond, Label, MacroAssembler, Mem, Reg};
 
 /// A word of the payload: the site's own, or an entry of its polymorphic record. A4 holds its address.
-fn payload(index: usize) -> Mem {
+pub(super) fn payload(index: usize) -> Mem {
     Reg::A4.at(index * 8)
 }
 
@@ -21,7 +21,7 @@ fn payload_high(index: usize) -> Mem {
 
 impl<M: MacroAssembler> Builder<M> {
     /// A4 = the site's own payload.
-    fn own_payload(&mut self) {
+    pub(super) fn own_payload(&mut self) {
         self.masm.lea(Reg::A4, Reg::A3.at(size_of::<Site>()));
     }
 
@@ -70,7 +70,7 @@ impl<M: MacroAssembler> Builder<M> {
     }
 
     /// T0 = the object in the `StackRef` `reg`, T1 = its type; to `miss` unless the type has the version of word 0. Uses T2.
-    fn guard_type(&mut self, reg: Reg, miss: Label) {
+    pub(super) fn guard_type(&mut self, reg: Reg, miss: Label) {
         let m = &mut self.masm;
         m.mov(Reg::T0, reg);
         m.alu_imm(Alu::And, Reg::T0, !BORROWED);
@@ -375,7 +375,7 @@ impl<M: MacroAssembler> Builder<M> {
     }
 
     /// Releases the object in T1 (a pointer, possibly immortal, or the null `StackRef`) and the owner in A1; `Acc` is then any value. Destructors see the new attribute.
-    fn close_replaced(&mut self) {
+    pub(super) fn close_replaced(&mut self) {
         let m = &mut self.masm;
         let kept = m.new_label();
         // As a `StackRef` in `Acc`, it is released by the common tail.

@@ -105,7 +105,7 @@ impl<M: MacroAssembler> Builder<M> {
         m.stub_exit();
         m.jump(released);
         m.bind(miss);
-        self.memory_call_value();
+        self.memory_call_value(true);
     }
 
     /// Calls the stamped function in A1 (A2 is its address, A5 its data) with T1 arguments from A4 on, T2 being the slot of the callable; to `miss` if it cannot be

@@ -8,6 +8,7 @@ mod calls;
 mod frames;
 mod generators;
 mod operators;
+mod sequences;
 
 use std::mem::offset_of;
 
@@ -97,6 +98,12 @@ stub_table! {
     register_polled,
     /// Calls a register helper that gives nothing.
     register_void,
+    /// As `register`, with the helper in payload word 0: see `caches::quick`.
+    register_quick,
+    /// As `register_void`, with the helper in payload word 0: see `caches::quick`.
+    register_quick_void,
+    /// UNPACK_SEQUENCE of tuples and lists; else the memory helper. All values but the first go to the operand stack, the first into `Acc`.
+    unpack_sequence,
     /// Returns `Acc` from the body: clears and pops the frame. `A3` is the site.
     return_value,
     /// Frees the object in `A1`, whose reference count just became zero.
@@ -166,6 +173,12 @@ stub_table! {
     /// Inline cache; see `CacheStubs`.
     int_mul,
     /// Inline cache; see `CacheStubs`.
+    int_and,
+    /// Inline cache; see `CacheStubs`.
+    int_or,
+    /// Inline cache; see `CacheStubs`.
+    int_xor,
+    /// Inline cache; see `CacheStubs`.
     float_add,
     /// Inline cache; see `CacheStubs`.
     float_sub,
@@ -177,6 +190,10 @@ stub_table! {
     list_subscript,
     /// Inline cache; see `CacheStubs`.
     tuple_subscript,
+    /// Inline cache; see `CacheStubs`.
+    store_list,
+    /// Inline cache; see `CacheStubs`.
+    to_bool_word,
     /// Inline cache; see `CacheStubs`.
     int_lt,
     /// Inline cache; see `CacheStubs`.
@@ -260,6 +277,8 @@ impl Stubs {
         CacheStubs {
             register: self.register,
             register_void: self.register_void,
+            register_quick: self.register_quick,
+            register_quick_void: self.register_quick_void,
             attr_polymorphic: self.attr_polymorphic,
             method_polymorphic: self.method_polymorphic,
             store_polymorphic: self.store_polymorphic,
@@ -286,12 +305,17 @@ impl Stubs {
             int_add: self.int_add,
             int_sub: self.int_sub,
             int_mul: self.int_mul,
+            int_and: self.int_and,
+            int_or: self.int_or,
+            int_xor: self.int_xor,
             float_add: self.float_add,
             float_sub: self.float_sub,
             float_mul: self.float_mul,
             float_div: self.float_div,
             list_subscript: self.list_subscript,
             tuple_subscript: self.tuple_subscript,
+            store_list: self.store_list,
+            to_bool_word: self.to_bool_word,
             int_lt: self.int_lt,
             int_le: self.int_le,
             int_eq: self.int_eq,
@@ -491,10 +515,10 @@ impl<M: MacroAssembler> Builder<M> {
     }
 
     fn memory_value_polled(&mut self) {
-        self.memory_call_value();
+        self.memory_call_value(true);
     }
 
-    fn memory_call_value(&mut self) {
+    fn memory_call_value(&mut self, poll: bool) {
         self.publish_site();
         let m = &mut self.masm;
         let (failed, changed) = (m.new_label(), m.new_label());
@@ -508,7 +532,11 @@ impl<M: MacroAssembler> Builder<M> {
         m.alu_imm(Alu::Sub, Reg::T0, 8);
         m.load(Reg::Acc, Reg::T0.at(0));
         m.store(Reg::Frame.at(offset_of!(Frame, stackpointer)), Reg::T0);
-        self.branch_if_breaker(changed);
+        if poll {
+            self.branch_if_breaker(changed);
+        } else {
+            self.branch_if_stale(changed);
+        }
         let m = &mut self.masm;
         m.stub_exit();
         m.ret();
@@ -560,8 +588,21 @@ impl<M: MacroAssembler> Builder<M> {
         self.register_call(false, false);
     }
 
+    fn register_quick(&mut self) {
+        self.register_call_of(size_of::<Site>(), true, false);
+    }
+
+    fn register_quick_void(&mut self) {
+        self.register_call_of(size_of::<Site>(), false, false);
+    }
+
     /// Operands in Acc, A1, A2.
     fn register_call(&mut self, value: bool, poll: bool) {
+        self.register_call_of(offset_of!(Site, helper), value, poll);
+    }
+
+    /// As `register_call`; the helper is at this offset from the site.
+    fn register_call_of(&mut self, helper: usize, value: bool, poll: bool) {
         self.publish_site();
         let m = &mut self.masm;
         let (failed, changed) = (m.new_label(), m.new_label());
@@ -569,7 +610,7 @@ impl<M: MacroAssembler> Builder<M> {
         m.mov(Reg::A0, Reg::Acc);
         m.mov(Reg::A4, Reg::Frame);
         m.mov(Reg::A5, Reg::Tstate);
-        m.call_mem(Reg::A3.at(offset_of!(Site, helper)));
+        m.call_mem(Reg::A3.at(helper));
         m.branch_cmp_imm(Cond::Eq, Reg::Acc, 0, failed);
         if poll {
             self.branch_if_breaker(changed);

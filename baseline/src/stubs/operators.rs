@@ -8,6 +8,7 @@ use hotstamp_layout::ffi::{self, PyLongObject};
 use hotstamp_layout::refs;
 use hotstamp_runtime::code_data::CodeData;
 
+use super::attributes::payload;
 use super::{BORROWED, Builder, NULL_BITS};
 use crate::masm::{Alu, Cond, FAlu, FReg, Label, MacroAssembler, Reg, Shift};
 
@@ -187,6 +188,18 @@ impl<M: MacroAssembler> Builder<M> {
         self.int_binary(|m, miss| m.mul_overflow(Reg::T0, Reg::T1, miss));
     }
 
+    pub(super) fn int_and(&mut self) {
+        self.int_binary(|m, _| m.alu(Alu::And, Reg::T0, Reg::T1));
+    }
+
+    pub(super) fn int_or(&mut self) {
+        self.int_binary(|m, _| m.alu(Alu::Or, Reg::T0, Reg::T1));
+    }
+
+    pub(super) fn int_xor(&mut self) {
+        self.int_binary(|m, _| m.alu(Alu::Xor, Reg::T0, Reg::T1));
+    }
+
     /// F0, F1 = the floats in `Acc` and A1; else to `miss`. Uses T0, T1, T4.
     fn two_floats(&mut self, miss: Label) {
         let m = &mut self.masm;
@@ -305,18 +318,39 @@ impl<M: MacroAssembler> Builder<M> {
         self.register_call(true, false);
     }
 
-    /// T3 = the index in A1 (a small int, not negative); T0 = the object in `Acc`, of type `ty`; else to `miss`. Uses T1, T2, T4.
-    fn sequence_and_index(&mut self, ty: *const ffi::PyTypeObject, miss: Label) {
+    /// T3 = the index in `index` (a small int, counted from the end if it is negative); T0 = the object in `sequence`, of type `ty`; else to `miss`. Uses T1, T2, T4.
+    /// What it returns has to be given to `finish_index` where control does not come by.
+    fn sequence_and_index(
+        &mut self,
+        sequence: Reg,
+        index: Reg,
+        ty: *const ffi::PyTypeObject,
+        miss: Label,
+    ) -> (Label, Label) {
         let m = &mut self.masm;
-        m.mov(Reg::T0, Reg::Acc);
+        let (negative, valid) = (m.new_label(), m.new_label());
+        m.mov(Reg::T0, sequence);
         m.alu_imm(Alu::And, Reg::T0, !BORROWED);
         m.mov_imm(Reg::T4, ty as u64);
         m.branch_cmp_mem(Cond::Ne, Reg::T4, Reg::T0.at(OB_TYPE), miss);
         m.mov_imm(Reg::T4, (&raw const ffi::PyLong_Type) as u64);
-        self.small_int(Reg::A1, Reg::T3, Reg::T2, miss);
+        self.small_int(index, Reg::T3, Reg::T2, miss);
         // Negative indices are above every size when compared as unsigned.
-        self.masm
-            .branch_cmp_mem(Cond::AboveEq, Reg::T3, Reg::T0.at(OB_SIZE), miss);
+        let m = &mut self.masm;
+        m.branch_cmp_mem(Cond::AboveEq, Reg::T3, Reg::T0.at(OB_SIZE), negative);
+        m.bind(valid);
+        (negative, valid)
+    }
+
+    /// The part of `sequence_and_index` for indices that are negative, or too large.
+    fn finish_index(&mut self, (negative, valid): (Label, Label), miss: Label) {
+        let m = &mut self.masm;
+        m.bind(negative);
+        m.branch_cmp_imm(Cond::Ge, Reg::T3, 0, miss);
+        m.load(Reg::T2, Reg::T0.at(OB_SIZE));
+        m.alu(Alu::Add, Reg::T3, Reg::T2);
+        m.branch_cmp_imm(Cond::Ge, Reg::T3, 0, valid);
+        m.jump(miss);
     }
 
     /// T1 = item, then reference and release.
@@ -335,18 +369,19 @@ impl<M: MacroAssembler> Builder<M> {
 
     pub(super) fn list_subscript(&mut self) {
         let miss = self.masm.new_label();
-        self.sequence_and_index(&raw const ffi::PyList_Type, miss);
+        let index = self.sequence_and_index(Reg::Acc, Reg::A1, &raw const ffi::PyList_Type, miss);
         self.masm
             .load(Reg::T1, Reg::T0.at(offset_of!(ffi::PyListObject, ob_item)));
         self.masm.load_indexed(Reg::T1, Reg::T1, Reg::T3, 0);
         self.finish_subscript();
+        self.finish_index(index, miss);
         self.masm.bind(miss);
         self.register_call(true, false);
     }
 
     pub(super) fn tuple_subscript(&mut self) {
         let miss = self.masm.new_label();
-        self.sequence_and_index(&raw const ffi::PyTuple_Type, miss);
+        let index = self.sequence_and_index(Reg::Acc, Reg::A1, &raw const ffi::PyTuple_Type, miss);
         self.masm.load_indexed(
             Reg::T1,
             Reg::T0,
@@ -354,6 +389,58 @@ impl<M: MacroAssembler> Builder<M> {
             offset_of!(ffi::PyTupleObject, ob_item) as i32,
         );
         self.finish_subscript();
+        self.finish_index(index, miss);
+        self.masm.bind(miss);
+        self.register_call(true, false);
+    }
+
+    /// Acc = value, A1 = list, A2 = index. What was there is released when the new value is in its place.
+    pub(super) fn store_list(&mut self) {
+        let miss = self.masm.new_label();
+        let index = self.sequence_and_index(Reg::A1, Reg::A2, &raw const ffi::PyList_Type, miss);
+        self.own_acc();
+        let m = &mut self.masm;
+        let (released, free) = (m.new_label(), m.new_label());
+        m.load(Reg::T2, Reg::T0.at(offset_of!(ffi::PyListObject, ob_item)));
+        m.load_indexed(Reg::T1, Reg::T2, Reg::T3, 0);
+        m.store_indexed(Reg::T2, Reg::T3, 0, Reg::Acc);
+        m.branch_bits_set(Reg::A2, BORROWED as u32, released);
+        m.dec32_mem_branch_zero(Reg::A2.at(0), free);
+        m.bind(released);
+        self.close_replaced();
+        // An int: freeing it runs no code.
+        self.masm.bind(free);
+        self.publish_site();
+        let m = &mut self.masm;
+        m.stub_enter();
+        m.push_pair(Reg::T1, Reg::A1);
+        m.mov(Reg::A0, Reg::A2);
+        m.call_c(ffi::_Py_Dealloc as *const ());
+        m.pop_pair(Reg::T1, Reg::A1);
+        m.stub_exit();
+        m.jump(released);
+        self.finish_index(index, miss);
+        self.masm.bind(miss);
+        self.register_call(false, false);
+    }
+
+    /// Acc = the operand; the payload says where the word is that makes it true.
+    pub(super) fn to_bool_word(&mut self) {
+        self.own_payload();
+        let miss = self.masm.new_label();
+        self.guard_type(Reg::Acc, miss);
+        let m = &mut self.masm;
+        let holds = m.new_label();
+        m.load(Reg::T2, payload(1));
+        m.alu(Alu::Add, Reg::T2, Reg::T0);
+        m.load(Reg::T2, Reg::T2.at(0));
+        m.branch_cmp_mem(Cond::AboveEq, Reg::T2, payload(3), holds);
+        m.load(Reg::T1, Reg::Data.at(offset_of!(CodeData, false_bits)));
+        self.jump_to_close_acc();
+        self.masm.bind(holds);
+        self.masm
+            .load(Reg::T1, Reg::Data.at(offset_of!(CodeData, true_bits)));
+        self.jump_to_close_acc();
         self.masm.bind(miss);
         self.register_call(true, false);
     }

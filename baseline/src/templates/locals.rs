@@ -1,10 +1,12 @@
 //! Locals and constants.
 
-use hotstamp_layout::refs;
+use std::mem::offset_of;
+
+use hotstamp_layout::{ffi, refs};
 
 use crate::compiler::{Cold, Compiler};
 use crate::error::CompileError;
-use crate::masm::{Cond, MacroAssembler, Reg};
+use crate::masm::{Alu, Cond, MacroAssembler, Reg};
 use crate::stubs::{BORROWED, NULL_BITS};
 use crate::vstack::{Entry, VirtualStack};
 
@@ -71,6 +73,39 @@ impl<M: MacroAssembler> Compiler<'_, M> {
         self.m.load(Reg::Acc, VirtualStack::local(index));
         self.m.branch_cmp_imm(Cond::Eq, Reg::Acc, NULL_BITS, from);
         self.emit_incref(Reg::Acc);
+        self.m.bind(back);
+        self.cold.push(Cold::Call { from, back, site });
+        self.stack.push(Entry::Acc);
+        Ok(())
+    }
+
+    /// `LOAD_DEREF`: the content of a cell; the helper raises where it is empty.
+    pub(crate) fn emit_load_deref(&mut self, index: u32) -> Result<(), CompileError> {
+        self.stack.flush(&mut self.m);
+        let Some((helper, _)) = hotstamp_runtime::helpers::memory_helper(self.at.opcode as u8)
+        else {
+            return Err(CompileError::BadBytecode("no helper"));
+        };
+        let site = self.plan_site(
+            self.stubs.memory,
+            helper as *const (),
+            self.stack.depth(),
+            false,
+        );
+        let (from, back) = (self.m.new_label(), self.m.new_label());
+        let (immortal, done) = (self.m.new_label(), self.m.new_label());
+        self.m.load(Reg::T0, VirtualStack::local(index));
+        self.m.alu_imm(Alu::And, Reg::T0, !BORROWED);
+        self.m
+            .load(Reg::Acc, Reg::T0.at(offset_of!(ffi::PyCellObject, ob_ref)));
+        self.m.branch_cmp_imm(Cond::Eq, Reg::Acc, 0, from);
+        self.m
+            .branch_mem32_imm(Cond::Lt, Reg::Acc.at(0), 0, immortal);
+        self.m.add32_mem(Reg::Acc.at(0), 1);
+        self.m.jump(done);
+        self.m.bind(immortal);
+        self.m.alu_imm(Alu::Or, Reg::Acc, BORROWED);
+        self.m.bind(done);
         self.m.bind(back);
         self.cold.push(Cold::Call { from, back, site });
         self.stack.push(Entry::Acc);

@@ -37,6 +37,7 @@ impl<M: MacroAssembler> Compiler<'_, M> {
             Opcode::STORE_FAST => self.emit_store_fast(oparg),
             Opcode::STORE_FAST_LOAD_FAST => self.emit_store_fast_load_fast(oparg),
             Opcode::STORE_FAST_STORE_FAST => self.emit_store_fast_store_fast(oparg),
+            Opcode::LOAD_DEREF => self.emit_load_deref(oparg),
             Opcode::LOAD_CONST => self.emit_load_const(oparg),
             Opcode::LOAD_SMALL_INT => self.emit_load_small_int(oparg),
 
@@ -64,6 +65,7 @@ impl<M: MacroAssembler> Compiler<'_, M> {
             Opcode::LOAD_GLOBAL => self.emit_load_global(oparg),
 
             Opcode::FOR_ITER => self.emit_for_iter(),
+            Opcode::UNPACK_SEQUENCE => self.emit_unpack_sequence(),
 
             Opcode::CALL | Opcode::CALL_KW | Opcode::CALL_FUNCTION_EX => self.emit_call(),
 

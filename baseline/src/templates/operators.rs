@@ -51,20 +51,21 @@ impl<M: MacroAssembler> Compiler<'_, M> {
 
     /// `STORE_SUBSCR`: value, container, subscript.
     pub(crate) fn emit_store_subscr(&mut self) -> Result<(), CompileError> {
-        let Some(helper) = register_helper(self.at.opcode) else {
-            return self.emit_memory_helper(self.stubs.memory);
-        };
+        let helper: RegisterHelper = operators::store_subscr;
         self.pop_operands(3);
-        let site = self.plan_site(self.stubs.register_void, helper, self.stack.depth(), true);
+        let site = self.plan_site(
+            self.stubs.register_void,
+            helper as *const (),
+            self.stack.depth(),
+            true,
+        );
         self.call_site(site);
         Ok(())
     }
 
     /// `TO_BOOL`: a bool stays what it is.
     pub(crate) fn emit_to_bool(&mut self) -> Result<(), CompileError> {
-        let Some(helper) = register_helper(self.at.opcode) else {
-            return self.emit_memory_helper(self.stubs.memory);
-        };
+        let helper: RegisterHelper = operators::to_bool;
         self.pop_operands(1);
         let done = self.m.new_label();
         for field in [
@@ -74,7 +75,12 @@ impl<M: MacroAssembler> Compiler<'_, M> {
             self.m
                 .branch_cmp_mem(Cond::Eq, Reg::Acc, Reg::Data.at(field), done);
         }
-        let site = self.plan_site(self.stubs.register, helper, self.stack.depth(), true);
+        let site = self.plan_site(
+            self.stubs.register,
+            helper as *const (),
+            self.stack.depth(),
+            true,
+        );
         self.call_site(site);
         self.m.bind(done);
         self.stack.push(Entry::Acc);

@@ -9,7 +9,7 @@ use crate::helpers::RAISED;
 use crate::helpers::generators::{RETURNED, op_send};
 use crate::helpers::stack::Stack;
 use crate::hooks::generators::{Step, await_step};
-use crate::site::{CodePtr, Site};
+use crate::site::{CodePtr, RegisterHelper, Site};
 use crate::{entry, generators};
 
 /// `FOR_ITER`. Register helper: `acc` borrows the iterator, which stays on the operand stack. The next value, or null when exhausted.
@@ -35,7 +35,42 @@ pub unsafe extern "C" fn for_iter(
             ffi::PyErr_Format(ffi::PyExc_TypeError, format.as_ptr(), (*ty).tp_name);
             return RAISED;
         };
-        let value = next(iterator);
+        give_next(next(iterator), site, frame, tstate)
+    }
+}
+
+/// `FOR_ITER` over iterators of the type in payload word 1. As [`for_iter`].
+unsafe extern "C" fn for_iter_of_type(
+    acc: StackRef,
+    b: StackRef,
+    c: StackRef,
+    site: *mut Site,
+    frame: *mut Frame,
+    tstate: *mut PyThreadState,
+) -> StackRef {
+    // SAFETY: as `for_iter`; the type is compared only, so that it need not live.
+    unsafe {
+        let iterator = acc.as_ptr_borrow();
+        let ty = refs::type_of(iterator);
+        match (*ty).tp_iternext {
+            Some(next) if (*Site::payload(site)).words[1] == ty as u64 => {
+                give_next(next(iterator), site, frame, tstate)
+            }
+            _ => for_iter(acc, b, c, site, frame, tstate),
+        }
+    }
+}
+
+/// What an iterator gave, or null bits where it is exhausted.
+#[inline(always)]
+unsafe fn give_next(
+    value: *mut PyObject,
+    site: *mut Site,
+    frame: *mut Frame,
+    tstate: *mut PyThreadState,
+) -> StackRef {
+    // SAFETY: a new reference, or null with or without an exception set.
+    unsafe {
         if !value.is_null() {
             return StackRef::from_steal(value);
         }
@@ -68,10 +103,13 @@ unsafe fn learn_iterator(site: *mut Site, iterator: *mut PyObject, tstate: *mut 
             if (*site).target != *target && note_miss(site, |stubs| stubs.register).is_some() {
                 set(site, *target, [0; 4]);
             }
-        } else if note_miss(site, |stubs| stubs.register).is_some()
-            && std::ptr::eq(ty, &raw const ffi::PyGen_Type)
-        {
-            learn_generator(site, iterator.cast(), tstate, stubs.iterate_generator);
+        } else if note_miss(site, |stubs| stubs.register).is_some() {
+            if std::ptr::eq(ty, &raw const ffi::PyGen_Type) {
+                learn_generator(site, iterator.cast(), tstate, stubs.iterate_generator);
+            } else {
+                let helper: RegisterHelper = for_iter_of_type;
+                set(site, stubs.register_quick, [helper as u64, ty as u64, 0, 0]);
+            }
         }
     }
 }

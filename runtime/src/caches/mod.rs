@@ -11,6 +11,7 @@ pub mod calls;
 pub mod globals;
 pub mod iteration;
 pub mod operators;
+pub mod quick;
 
 use hotstamp_layout::ffi;
 use once_cell::sync::OnceCell;
@@ -30,6 +31,10 @@ cache_stubs! {
     register,
     /// As `register` for operations without a value.
     register_void,
+    /// As `register`, with the quick helper in payload word 0.
+    register_quick,
+    /// As `register_quick` for operations without a value.
+    register_quick_void,
     /// LOAD_ATTR: up to four types; payload word 1 is the record.
     attr_polymorphic,
     /// LOAD_ATTR for a call, as `attr_polymorphic`.
@@ -82,6 +87,12 @@ cache_stubs! {
     int_sub,
     /// BINARY_OP on two small ints: multiplication.
     int_mul,
+    /// BINARY_OP on two small ints: bitwise and.
+    int_and,
+    /// BINARY_OP on two small ints: bitwise or.
+    int_or,
+    /// BINARY_OP on two small ints: bitwise exclusive or.
+    int_xor,
     /// BINARY_OP on two floats: addition.
     float_add,
     /// BINARY_OP on two floats: subtraction.
@@ -94,6 +105,10 @@ cache_stubs! {
     list_subscript,
     /// BINARY_OP: tuple[small int].
     tuple_subscript,
+    /// STORE_SUBSCR: list[small int].
+    store_list,
+    /// TO_BOOL: a word of the object says; see `operators::to_bool`.
+    to_bool_word,
     /// COMPARE_OP on two small ints, by `Py_LT` to `Py_GE`.
     int_lt,
     /// See `int_lt`.

@@ -1,11 +1,12 @@
-//! BINARY_OP and COMPARE_OP.
+//! BINARY_OP, COMPARE_OP, STORE_SUBSCR and TO_BOOL.
 
 use hotstamp_layout::ffi::{self, PyObject, PyThreadState};
 use hotstamp_layout::refs::{self, StackRef};
 
-use super::{CacheStubs, note_miss, set};
+use super::{CacheStubs, note_miss, quick, set};
 use crate::Frame;
-use crate::helpers::operators::{reg_binary_op, reg_compare_op};
+use crate::helpers::operators::{reg_binary_op, reg_compare_op, reg_to_bool};
+use crate::helpers::subscripts::reg_store_subscr;
 use crate::site::{CodePtr, Site};
 
 /// Whether an object is an int of one digit.
@@ -59,11 +60,36 @@ pub unsafe extern "C" fn binary_op(
         if let Some(stubs) = note_miss(site, |stubs| stubs.register) {
             let (left, right) = (acc.as_ptr_borrow(), b.as_ptr_borrow());
             note_kinds(site, left, right);
+            let kinds = (*Site::payload(site)).words[3];
             if let Some(target) = binary_stub(stubs, (*site).oparg, left, right) {
-                set(site, target, [0, 0, 0, (*Site::payload(site)).words[3]]);
+                set(site, target, [0, 0, 0, kinds]);
+            } else if let Some(helper) = quick::binary((*site).oparg, left, right) {
+                set(site, stubs.register_quick, [helper as u64, 0, 0, kinds]);
             }
         }
         reg_binary_op(acc, b, c, site, frame, tstate)
+    }
+}
+
+/// The value of an exact int of at most two digits.
+///
+/// # Safety
+/// A live object.
+#[inline]
+pub(super) unsafe fn short_int(object: *mut PyObject) -> Option<i64> {
+    // SAFETY: an int has room for one digit at least, and for two where its tag says so.
+    unsafe {
+        if !is_short_int(object) {
+            return None;
+        }
+        let value = &raw const (*object.cast::<ffi::PyLongObject>()).long_value;
+        let tag = (*value).lv_tag;
+        let digits = (&raw const (*value).ob_digit).cast::<ffi::digit>();
+        let mut size = i64::from(*digits);
+        if tag >> ffi::_PyLong_NON_SIZE_BITS == 2 {
+            size |= i64::from(*digits.add(1)) << ffi::PyLong_SHIFT;
+        }
+        Some(if tag & ffi::SIGN_NEGATIVE as usize != 0 { -size } else { size })
     }
 }
 
@@ -90,6 +116,9 @@ unsafe fn binary_stub(
                 ffi::NB_ADD | ffi::NB_INPLACE_ADD => Some(stubs.int_add),
                 ffi::NB_SUBTRACT | ffi::NB_INPLACE_SUBTRACT => Some(stubs.int_sub),
                 ffi::NB_MULTIPLY | ffi::NB_INPLACE_MULTIPLY => Some(stubs.int_mul),
+                ffi::NB_AND | ffi::NB_INPLACE_AND => Some(stubs.int_and),
+                ffi::NB_OR | ffi::NB_INPLACE_OR => Some(stubs.int_or),
+                ffi::NB_XOR | ffi::NB_INPLACE_XOR => Some(stubs.int_xor),
                 _ => None,
             };
         }
@@ -154,8 +183,102 @@ pub unsafe extern "C" fn compare_op(
                 set(site, ints[operation], words);
             } else if refs::is_exact_float(left) && refs::is_exact_float(right) {
                 set(site, floats[operation], words);
+            } else if let Some(helper) = quick::comparison(operation as u32, left, right) {
+                set(site, stubs.register_quick, [helper as u64, 0, 0, words[3]]);
             }
         }
         reg_compare_op(acc, b, c, site, frame, tstate)
+    }
+}
+
+/// `STORE_SUBSCR`. Register helper: `acc` is the value, `b` the container, `c` the subscript.
+///
+/// # Safety
+/// The contract of register helpers (ARCHITECTURE.md).
+pub unsafe extern "C" fn store_subscr(
+    acc: StackRef,
+    b: StackRef,
+    c: StackRef,
+    site: *mut Site,
+    frame: *mut Frame,
+    tstate: *mut PyThreadState,
+) -> StackRef {
+    // SAFETY: passed on.
+    unsafe {
+        if let Some(stubs) = note_miss(site, |stubs| stubs.register_void) {
+            let (container, subscript) = (b.as_ptr_borrow(), c.as_ptr_borrow());
+            if refs::is_exact_list(container) && is_small_int(subscript) {
+                set(site, stubs.store_list, [0; 4]);
+            } else if let Some(helper) = quick::store(container) {
+                set(site, stubs.register_quick_void, [helper as u64, 0, 0, 0]);
+            }
+        }
+        reg_store_subscr(acc, b, c, site, frame, tstate)
+    }
+}
+
+/// `TO_BOOL`. Register helper: `acc` is the operand. The stub `to_bool_word` takes types whose objects are true where the word at an offset is at least a limit (unsigned):
+/// word 0 of the payload is the type's version, word 1 the offset, word 3 the limit.
+///
+/// # Safety
+/// The contract of register helpers (ARCHITECTURE.md).
+pub unsafe extern "C" fn to_bool(
+    acc: StackRef,
+    b: StackRef,
+    c: StackRef,
+    site: *mut Site,
+    frame: *mut Frame,
+    tstate: *mut PyThreadState,
+) -> StackRef {
+    // SAFETY: passed on; a live type.
+    unsafe {
+        if let Some(stubs) = note_miss(site, |stubs| stubs.register) {
+            let ty = refs::type_of(acc.as_ptr_borrow());
+            if let Some((offset, limit)) = truth_word(ty)
+                && ((*ty).tp_version_tag != 0 || ffi::PyUnstable_Type_AssignVersionTag(ty) != 0)
+            {
+                let version = u64::from((*ty).tp_version_tag);
+                set(site, stubs.to_bool_word, [version, offset as u64, 0, limit]);
+            }
+        }
+        reg_to_bool(acc, b, c, site, frame, tstate)
+    }
+}
+
+/// The offset of the word that says whether objects of a type are true, and the least value of true ones.
+unsafe fn truth_word(ty: *mut ffi::PyTypeObject) -> Option<(usize, u64)> {
+    let size = std::mem::offset_of!(ffi::PyVarObject, ob_size);
+    let is = |other: *const ffi::PyTypeObject| std::ptr::eq(ty, other);
+    // SAFETY: a live type.
+    unsafe {
+        if is(&raw const ffi::PyList_Type)
+            || is(&raw const ffi::PyTuple_Type)
+            || is(&raw const ffi::PyBytes_Type)
+        {
+            return Some((size, 1));
+        }
+        if is(&raw const ffi::PyUnicode_Type) {
+            return Some((std::mem::offset_of!(ffi::PyASCIIObject, length), 1));
+        }
+        if is(&raw const ffi::PyDict_Type) {
+            return Some((std::mem::offset_of!(ffi::PyDictObject, ma_used), 1));
+        }
+        if is(&raw const ffi::PySet_Type) || is(&raw const ffi::PyFrozenSet_Type) {
+            return Some((std::mem::offset_of!(ffi::PySetObject, used), 1));
+        }
+        if is(&raw const ffi::PyLong_Type) {
+            // A digit at least: zero has none.
+            let tag = std::mem::offset_of!(ffi::PyLongObject, long_value)
+                + std::mem::offset_of!(ffi::_PyLongValue, lv_tag);
+            return Some((tag, 1 << ffi::_PyLong_NON_SIZE_BITS));
+        }
+        if is(refs::type_of(&raw mut ffi::_Py_NoneStruct)) {
+            return Some((0, u64::MAX));
+        }
+        // Instances of classes that do not say: all are true.
+        let says = (!(*ty).tp_as_number.is_null() && (*(*ty).tp_as_number).nb_bool.is_some())
+            || (!(*ty).tp_as_mapping.is_null() && (*(*ty).tp_as_mapping).mp_length.is_some())
+            || (!(*ty).tp_as_sequence.is_null() && (*(*ty).tp_as_sequence).sq_length.is_some());
+        (!says).then_some((0, 0))
     }
 }

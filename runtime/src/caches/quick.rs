@@ -1,0 +1,324 @@
+//! Quick helpers: what a site calls once it has seen operands of a kind that has a short way, but no stub of its own.
+//!
+//! The stubs `register_quick` and `register_quick_void` call the helper in payload word 0. Each looks at its operands first, and gives those of another kind to the site's
+//! miss helper, which may choose anew. The other words are those of the opcode.
+
+use hotstamp_layout::ffi::{self, PyObject, PyThreadState};
+use hotstamp_layout::opcode::Opcode;
+use hotstamp_layout::refs::{self, StackRef};
+
+use super::operators::{binary_op, compare_op, short_int, store_subscr};
+use crate::Frame;
+use crate::helpers::RAISED;
+use crate::site::{RegisterHelper, Site};
+
+/// The quick helper of a `BINARY_OP` for operands like these.
+///
+/// # Safety
+/// Live objects.
+pub(super) unsafe fn binary(
+    operation: u32,
+    left: *mut PyObject,
+    right: *mut PyObject,
+) -> Option<RegisterHelper> {
+    // SAFETY: passed on.
+    unsafe {
+        if short_int(left).is_some() && short_int(right).is_some() {
+            return match operation {
+                ffi::NB_FLOOR_DIVIDE | ffi::NB_INPLACE_FLOOR_DIVIDE => Some(int_floor_divide),
+                ffi::NB_REMAINDER | ffi::NB_INPLACE_REMAINDER => Some(int_remainder),
+                ffi::NB_LSHIFT | ffi::NB_INPLACE_LSHIFT => Some(int_shift_left),
+                ffi::NB_RSHIFT | ffi::NB_INPLACE_RSHIFT => Some(int_shift_right),
+                ffi::NB_TRUE_DIVIDE | ffi::NB_INPLACE_TRUE_DIVIDE => Some(mixed_divide),
+                _ => None,
+            };
+        }
+        if number(left).is_some() && number(right).is_some() {
+            return match operation {
+                ffi::NB_ADD | ffi::NB_INPLACE_ADD => Some(mixed_add),
+                ffi::NB_SUBTRACT | ffi::NB_INPLACE_SUBTRACT => Some(mixed_subtract),
+                ffi::NB_MULTIPLY | ffi::NB_INPLACE_MULTIPLY => Some(mixed_multiply),
+                ffi::NB_TRUE_DIVIDE | ffi::NB_INPLACE_TRUE_DIVIDE => Some(mixed_divide),
+                _ => None,
+            };
+        }
+        match operation {
+            ffi::NB_ADD | ffi::NB_INPLACE_ADD
+                if refs::is_exact_unicode(left) && refs::is_exact_unicode(right) =>
+            {
+                Some(str_concatenate)
+            }
+            ffi::NB_SUBSCR if refs::is_exact_dict(left) => Some(dict_subscript),
+            ffi::NB_SUBSCR if refs::is_exact_unicode(left) && short_int(right).is_some() => {
+                Some(str_subscript)
+            }
+            _ => None,
+        }
+    }
+}
+
+/// An int of at most two digits or a float, as a float. The conversion rounds as Python's does.
+unsafe fn number(object: *mut PyObject) -> Option<f64> {
+    // SAFETY: a live object.
+    unsafe {
+        if refs::is_exact_float(object) {
+            return Some((*object.cast::<ffi::PyFloatObject>()).ob_fval);
+        }
+        short_int(object).map(|value| value as f64)
+    }
+}
+
+macro_rules! register_helpers {
+    ($($(#[doc = $doc:literal])* $name:ident($left:ident, $right:ident, $third:ident, $site:ident, $frame:ident) or $miss:ident $body:block)*) => {
+        $($(#[doc = $doc])*
+        ///
+        /// # Safety
+        /// The contract of register helpers (ARCHITECTURE.md).
+        unsafe extern "C" fn $name(
+            $left: StackRef,
+            $right: StackRef,
+            $third: StackRef,
+            $site: *mut Site,
+            $frame: *mut Frame,
+            tstate: *mut PyThreadState,
+        ) -> StackRef {
+            // SAFETY: the operands are live objects and ours to close; the miss helper has the same contract.
+            unsafe {
+                let quick: Option<StackRef> = $body;
+                match quick {
+                    Some(result) => result,
+                    None => $miss($left, $right, $third, $site, $frame, tstate),
+                }
+            }
+        })*
+    };
+}
+
+/// Closes the operands and gives a new object.
+unsafe fn finish(left: StackRef, right: StackRef, result: *mut PyObject) -> StackRef {
+    // SAFETY: the operands are the caller's to close; the result is a new reference or null.
+    unsafe {
+        left.close();
+        right.close();
+        if result.is_null() {
+            return RAISED;
+        }
+        StackRef::from_steal(result)
+    }
+}
+
+/// The values of two ints of at most two digits.
+unsafe fn ints(left: StackRef, right: StackRef) -> Option<(i64, i64)> {
+    // SAFETY: live objects.
+    unsafe {
+        Some((
+            short_int(left.as_ptr_borrow())?,
+            short_int(right.as_ptr_borrow())?,
+        ))
+    }
+}
+
+/// The values of two numbers, ints or floats.
+unsafe fn numbers(left: StackRef, right: StackRef) -> Option<(f64, f64)> {
+    // SAFETY: live objects.
+    unsafe { Some((number(left.as_ptr_borrow())?, number(right.as_ptr_borrow())?)) }
+}
+
+/// Ints up to here are floats without rounding, so that dividing them as floats rounds once, as Python does.
+const EXACT_FLOAT: u64 = 1 << 53;
+
+register_helpers! {
+    /// int // int.
+    int_floor_divide(left, right, third, site, frame) or binary_op {
+        match ints(left, right) {
+            Some((a, b)) if b != 0 => {
+                let (quotient, rest) = (a / b, a % b);
+                let floor = quotient - i64::from(rest != 0 && (rest < 0) != (b < 0));
+                Some(finish(left, right, ffi::PyLong_FromLongLong(floor)))
+            }
+            _ => None,
+        }
+    }
+
+    /// int % int.
+    int_remainder(left, right, third, site, frame) or binary_op {
+        match ints(left, right) {
+            Some((a, b)) if b != 0 => {
+                let rest = a % b;
+                let rest = if rest != 0 && (rest < 0) != (b < 0) { rest + b } else { rest };
+                Some(finish(left, right, ffi::PyLong_FromLongLong(rest)))
+            }
+            _ => None,
+        }
+    }
+
+    /// int << int, if the result fits.
+    int_shift_left(left, right, third, site, frame) or binary_op {
+        match ints(left, right) {
+            Some((a, b @ 0..62)) if (a << b) >> b == a => {
+                Some(finish(left, right, ffi::PyLong_FromLongLong(a << b)))
+            }
+            _ => None,
+        }
+    }
+
+    /// int >> int.
+    int_shift_right(left, right, third, site, frame) or binary_op {
+        match ints(left, right) {
+            Some((a, b @ 0..)) => Some(finish(left, right, ffi::PyLong_FromLongLong(a >> b.min(63)))),
+            _ => None,
+        }
+    }
+
+    /// An int and a float: +.
+    mixed_add(left, right, third, site, frame) or binary_op {
+        numbers(left, right)
+            .filter(|_| ints(left, right).is_none())
+            .map(|(a, b)| finish(left, right, ffi::PyFloat_FromDouble(a + b)))
+    }
+
+    /// An int and a float: -.
+    mixed_subtract(left, right, third, site, frame) or binary_op {
+        numbers(left, right)
+            .filter(|_| ints(left, right).is_none())
+            .map(|(a, b)| finish(left, right, ffi::PyFloat_FromDouble(a - b)))
+    }
+
+    /// An int and a float: *.
+    mixed_multiply(left, right, third, site, frame) or binary_op {
+        numbers(left, right)
+            .filter(|_| ints(left, right).is_none())
+            .map(|(a, b)| finish(left, right, ffi::PyFloat_FromDouble(a * b)))
+    }
+
+    /// Numbers: /.
+    mixed_divide(left, right, third, site, frame) or binary_op {
+        let exact = ints(left, right)
+            .is_none_or(|(a, b)| a.unsigned_abs() <= EXACT_FLOAT && b.unsigned_abs() <= EXACT_FLOAT);
+        match numbers(left, right) {
+            Some((a, b)) if b != 0.0 && exact => {
+                Some(finish(left, right, ffi::PyFloat_FromDouble(a / b)))
+            }
+            _ => None,
+        }
+    }
+
+    /// str + str. What is stored back to the local that the left one comes from grows in place, as in the interpreter.
+    str_concatenate(left, right, third, site, frame) or binary_op {
+        let (a, b) = (left.as_ptr_borrow(), right.as_ptr_borrow());
+        if refs::is_exact_unicode(a) && refs::is_exact_unicode(b) {
+            let next = (*site).instr.add((*site).next_units as usize).cast::<u8>();
+            let local = refs::frame_locals(frame).add(usize::from(*next.add(1)));
+            if *next == Opcode::STORE_FAST as u8 && (*local).as_ptr_borrow() == a {
+                left.close();
+                let mut text = (*local).steal();
+                local.write(StackRef::NULL);
+                ffi::PyUnicode_Append(&raw mut text, b);
+                right.close();
+                Some(if text.is_null() { RAISED } else { StackRef::from_steal(text) })
+            } else {
+                Some(finish(left, right, ffi::PyUnicode_Concat(a, b)))
+            }
+        } else {
+            None
+        }
+    }
+
+    /// str[int].
+    str_subscript(left, right, third, site, frame) or binary_op {
+        let text = left.as_ptr_borrow();
+        match short_int(right.as_ptr_borrow()) {
+            Some(index) if refs::is_exact_unicode(text) => {
+                let length = (*text.cast::<ffi::PyASCIIObject>()).length as i64;
+                let index = if index < 0 { index + length } else { index };
+                (0..length)
+                    .contains(&index)
+                    .then(|| finish(left, right, ffi::PyUnicode_Substring(text, index as isize, index as isize + 1)))
+            }
+            _ => None,
+        }
+    }
+
+    /// dict[key].
+    dict_subscript(left, right, third, site, frame) or binary_op {
+        let (dict, key) = (left.as_ptr_borrow(), right.as_ptr_borrow());
+        if refs::is_exact_dict(dict) {
+            let mut value = std::ptr::null_mut();
+            if ffi::PyDict_GetItemRef(dict, key, &raw mut value) == 0 {
+                ffi::_PyErr_SetKeyError(key);
+            }
+            right.close();
+            left.close();
+            Some(if value.is_null() { RAISED } else { StackRef::from_steal(value) })
+        } else {
+            None
+        }
+    }
+
+    /// str == str.
+    str_equal(left, right, third, site, frame) or compare_op {
+        same_text(left, right).map(|same| {
+            left.close();
+            right.close();
+            StackRef::bool(same)
+        })
+    }
+
+    /// str != str.
+    str_not_equal(left, right, third, site, frame) or compare_op {
+        same_text(left, right).map(|same| {
+            left.close();
+            right.close();
+            StackRef::bool(!same)
+        })
+    }
+
+    /// dict[key] = value: `value` dict key.
+    dict_store(value, container, key, site, frame) or store_subscr {
+        let dict = container.as_ptr_borrow();
+        if refs::is_exact_dict(dict) {
+            let error = ffi::_PyDict_SetItem_Take2(dict.cast(), key.steal(), value.steal());
+            container.close();
+            Some(if error == 0 { StackRef::none() } else { RAISED })
+        } else {
+            None
+        }
+    }
+}
+
+/// Whether two strings are equal, if they are exact strings.
+unsafe fn same_text(left: StackRef, right: StackRef) -> Option<bool> {
+    // SAFETY: live objects; comparing exact strings cannot fail.
+    unsafe {
+        let (a, b) = (left.as_ptr_borrow(), right.as_ptr_borrow());
+        (refs::is_exact_unicode(a) && refs::is_exact_unicode(b))
+            .then(|| a == b || ffi::PyUnicode_Equal(a, b) == 1)
+    }
+}
+
+/// The quick helper of a comparison (`Py_EQ`, ..) of objects like these.
+///
+/// # Safety
+/// Live objects.
+pub(super) unsafe fn comparison(
+    operation: u32,
+    left: *mut PyObject,
+    right: *mut PyObject,
+) -> Option<RegisterHelper> {
+    // SAFETY: live objects.
+    let strings = unsafe { refs::is_exact_unicode(left) && refs::is_exact_unicode(right) };
+    match operation {
+        ffi::Py_EQ if strings => Some(str_equal),
+        ffi::Py_NE if strings => Some(str_not_equal),
+        _ => None,
+    }
+}
+
+/// The quick helper of STORE_SUBSCR for a container like this.
+///
+/// # Safety
+/// A live object.
+pub(super) unsafe fn store(container: *mut PyObject) -> Option<RegisterHelper> {
+    // SAFETY: a live object.
+    unsafe { refs::is_exact_dict(container).then_some(dict_store as RegisterHelper) }
+}
