@@ -16,7 +16,8 @@ impl<M: MacroAssembler> Builder<M> {
     pub(super) fn call(&mut self) {
         let m = &mut self.masm;
         let (miss, has_self) = (m.new_label(), m.new_label());
-        let (function, not_function, other_count) = (m.new_label(), m.new_label(), m.new_label());
+        let (function, not_function) = (m.new_label(), m.new_label());
+        let (not_method, other_count) = (m.new_label(), m.new_label());
         // T2 = address of the callable's slot, then of the first argument; T1 = number of arguments.
         m.load16(Reg::T0, Reg::A3.at(offset_of!(Site, stack_words)));
         m.load32(Reg::T1, Reg::A3.at(offset_of!(Site, oparg)));
@@ -66,7 +67,7 @@ impl<M: MacroAssembler> Builder<M> {
         // A bound method without self in its place: function and self take the place of both, and the function is looked at.
         m.bind(not_function);
         m.mov_imm(Reg::T3, (&raw const ffi::PyMethod_Type) as u64);
-        m.branch_cmp(Cond::Ne, Reg::T0, Reg::T3, miss);
+        m.branch_cmp(Cond::Ne, Reg::T0, Reg::T3, not_method);
         m.branch_mem_imm(Cond::Ne, Reg::T2.at(8), NULL_BITS, miss);
         m.load(
             Reg::T3,
@@ -104,8 +105,115 @@ impl<M: MacroAssembler> Builder<M> {
         m.pop_pair(Reg::T1, Reg::T2);
         m.stub_exit();
         m.jump(released);
-        m.bind(miss);
+        m.bind(not_method);
+        self.call_builtin(miss);
+        self.masm.bind(miss);
         self.memory_call_value(true);
+    }
+
+    /// Calls the builtin function or the method of a builtin class in A2, whose type is T0, where it takes one argument or none; else to `miss`. T1 arguments are on the operand
+    /// stack, where the callable is at T2.
+    fn call_builtin(&mut self, miss: Label) {
+        let m = &mut self.masm;
+        let (descriptor, known, one, call) =
+            (m.new_label(), m.new_label(), m.new_label(), m.new_label());
+        // A4 = the receiver, T4 = what is called.
+        m.mov_imm(Reg::T3, (&raw const ffi::PyMethodDescr_Type) as u64);
+        m.branch_cmp(Cond::Eq, Reg::T0, Reg::T3, descriptor);
+        m.mov_imm(Reg::T3, (&raw const ffi::PyCFunction_Type) as u64);
+        m.branch_cmp(Cond::Ne, Reg::T0, Reg::T3, miss);
+        m.branch_mem_imm(Cond::Ne, Reg::T2.at(8), NULL_BITS, miss);
+        m.load(
+            Reg::T4,
+            Reg::A2.at(offset_of!(ffi::PyCFunctionObject, m_ml)),
+        );
+        m.load(
+            Reg::A4,
+            Reg::A2.at(offset_of!(ffi::PyCFunctionObject, m_self)),
+        );
+        m.jump(known);
+        m.bind(descriptor);
+        m.load(Reg::A4, Reg::T2.at(8));
+        m.branch_cmp_imm(Cond::Eq, Reg::A4, NULL_BITS, miss);
+        m.alu_imm(Alu::And, Reg::A4, !BORROWED);
+        m.load(Reg::T3, Reg::A4.at(offset_of!(ffi::PyObject, ob_type)));
+        let class =
+            offset_of!(ffi::PyMethodDescrObject, d_common) + offset_of!(ffi::PyDescrObject, d_type);
+        m.branch_cmp_mem(Cond::Ne, Reg::T3, Reg::A2.at(class), miss);
+        m.load(
+            Reg::T4,
+            Reg::A2.at(offset_of!(ffi::PyMethodDescrObject, d_method)),
+        );
+        m.bind(known);
+        m.branch_stack_below_mem(
+            tstate(offset_of!(ffi::_PyThreadStateImpl, c_stack_soft_limit)),
+            miss,
+        );
+        m.load32(Reg::T3, Reg::T4.at(offset_of!(ffi::PyMethodDef, ml_flags)));
+        m.branch_cmp_imm(Cond::Eq, Reg::T1, 1, one);
+        m.branch_cmp_imm(Cond::Ne, Reg::T1, 0, miss);
+        m.branch_cmp_imm(Cond::Ne, Reg::T3, ffi::METH_NOARGS as i32, miss);
+        m.mov_imm(Reg::A1, 0);
+        m.jump(call);
+        m.bind(one);
+        m.branch_cmp_imm(Cond::Ne, Reg::T3, ffi::METH_O as i32, miss);
+        m.load(Reg::A1, Reg::T2.at(16));
+        m.alu_imm(Alu::And, Reg::A1, !BORROWED);
+        m.bind(call);
+        self.publish_site();
+        let m = &mut self.masm;
+        let (raised, tag, close, closed, free) = (
+            m.new_label(),
+            m.new_label(),
+            m.new_label(),
+            m.new_label(),
+            m.new_label(),
+        );
+        m.stub_enter();
+        m.mov(Reg::A0, Reg::A4);
+        m.call_mem(Reg::T4.at(offset_of!(ffi::PyMethodDef, ml_meth)));
+        m.stub_exit();
+        // T2 = the operand stack's end, T1 counts callable, self and arguments, each of which is released when it is off the stack.
+        m.load(Reg::T2, Reg::Frame.at(offset_of!(Frame, stackpointer)));
+        m.load32(Reg::T1, Reg::A3.at(offset_of!(Site, oparg)));
+        m.alu_imm(Alu::Add, Reg::T1, 2);
+        m.branch_cmp_imm(Cond::Eq, Reg::Acc, 0, close);
+        m.branch_mem32_imm(Cond::Lt, Reg::Acc.at(0), 0, tag);
+        m.bind(close);
+        m.alu_imm(Alu::Sub, Reg::T1, 1);
+        m.branch_cmp_imm(Cond::Lt, Reg::T1, 0, closed);
+        m.alu_imm(Alu::Sub, Reg::T2, 8);
+        m.load(Reg::A1, Reg::T2.at(0));
+        m.branch_bits_set(Reg::A1, BORROWED as u32, close);
+        m.dec32_mem_branch_zero(Reg::A1.at(0), free);
+        m.jump(close);
+        m.bind(tag);
+        m.alu_imm(Alu::Or, Reg::Acc, BORROWED);
+        m.jump(close);
+        m.bind(free);
+        m.store(Reg::Frame.at(offset_of!(Frame, stackpointer)), Reg::T2);
+        m.stub_enter();
+        m.push_pair(Reg::Acc, Reg::T1);
+        m.mov(Reg::A0, Reg::A1);
+        m.call_c(ffi::_Py_Dealloc as *const ());
+        m.pop_pair(Reg::Acc, Reg::T1);
+        m.stub_exit();
+        m.load(Reg::T2, Reg::Frame.at(offset_of!(Frame, stackpointer)));
+        m.jump(close);
+        m.bind(closed);
+        m.store(Reg::Frame.at(offset_of!(Frame, stackpointer)), Reg::T2);
+        m.branch_cmp_imm(Cond::Eq, Reg::Acc, 0, raised);
+        let changed = m.new_label();
+        m.stub_enter();
+        self.branch_if_breaker(changed);
+        let m = &mut self.masm;
+        m.stub_exit();
+        m.ret();
+        m.bind(raised);
+        m.stub_abandon_early();
+        m.jump(self.error);
+        m.bind(changed);
+        m.jump(self.leave_after_value);
     }
 
     /// Calls the stamped function in A1 (A2 is its address, A5 its data) with T1 arguments from A4 on, T2 being the slot of the callable; to `miss` if it cannot be

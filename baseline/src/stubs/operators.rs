@@ -7,6 +7,7 @@ use std::mem::offset_of;
 use hotstamp_layout::ffi::{self, PyLongObject};
 use hotstamp_layout::refs;
 use hotstamp_runtime::code_data::CodeData;
+use hotstamp_runtime::site::Site;
 
 use super::attributes::payload;
 use super::{BORROWED, Builder, NULL_BITS};
@@ -298,6 +299,27 @@ impl<M: MacroAssembler> Builder<M> {
         self.masm.bind(holds);
         self.masm
             .load(Reg::T1, Reg::Data.at(offset_of!(CodeData, true_bits)));
+        self.jump_to_close_both();
+    }
+
+    /// Whether `Acc` and A1 are one object, or are not, as the site's argument wants it.
+    pub(super) fn identity(&mut self) {
+        let m = &mut self.masm;
+        let (same, holds, fails) = (m.new_label(), m.new_label(), m.new_label());
+        m.mov(Reg::T0, Reg::Acc);
+        m.alu(Alu::Xor, Reg::T0, Reg::A1);
+        m.alu_imm(Alu::And, Reg::T0, !BORROWED);
+        m.load32(Reg::T1, Reg::A3.at(offset_of!(Site, oparg)));
+        m.branch_cmp_imm(Cond::Eq, Reg::T0, 0, same);
+        m.branch_cmp_imm(Cond::Eq, Reg::T1, 0, fails);
+        m.bind(holds);
+        m.load(Reg::T1, Reg::Data.at(offset_of!(CodeData, true_bits)));
+        self.jump_to_close_both();
+        let m = &mut self.masm;
+        m.bind(same);
+        m.branch_cmp_imm(Cond::Eq, Reg::T1, 0, holds);
+        m.bind(fails);
+        m.load(Reg::T1, Reg::Data.at(offset_of!(CodeData, false_bits)));
         self.jump_to_close_both();
     }
 

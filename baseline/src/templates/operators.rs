@@ -5,6 +5,7 @@ use std::mem::offset_of;
 use hotstamp_layout::opcode::Opcode;
 use hotstamp_runtime::caches::operators;
 use hotstamp_runtime::code_data::CodeData;
+use hotstamp_runtime::helpers::memory_helper;
 use hotstamp_runtime::site::RegisterHelper;
 
 use crate::compiler::{Compiler, register_helper};
@@ -104,7 +105,16 @@ impl<M: MacroAssembler> Compiler<'_, M> {
     pub(crate) fn emit_is_op(&mut self, inverted: u32) -> Result<(), CompileError> {
         let borrowed = |entry| matches!(entry, Entry::Local(_) | Entry::Const(_));
         if !borrowed(self.stack.peek(0)) || !borrowed(self.stack.peek(1)) {
-            return self.emit_memory_helper(self.stubs.memory);
+            let Some((helper, _)) = memory_helper(self.at.opcode as u8) else {
+                return Err(CompileError::BadBytecode("no helper"));
+            };
+            // The helper is for optimized code.
+            self.pop_operands(2);
+            let stub = self.stubs.identity;
+            let site = self.plan_site(stub, helper as *const (), self.stack.depth(), false);
+            self.call_site(site);
+            self.stack.push(Entry::Acc);
+            return Ok(());
         }
         let (right, left) = (self.stack.take(), self.stack.take());
         self.stack.spill_acc(&mut self.m);

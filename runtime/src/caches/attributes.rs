@@ -8,7 +8,7 @@ use std::mem::offset_of;
 use hotstamp_layout::ffi::{self, PyObject, PyThreadState, PyTypeObject};
 use hotstamp_layout::refs::{self, StackRef};
 
-use super::{CacheStubs, Family, add_type, globals, note_miss, set};
+use super::{CacheStubs, Family, add_type, globals, note_miss, quick, set};
 use crate::Frame;
 use crate::helpers::RAISED;
 use crate::helpers::operands::name;
@@ -105,7 +105,10 @@ pub unsafe extern "C" fn store_attr(
 }
 
 /// The version tag of a type, given one if it has none; 0 if it cannot have one any more.
-unsafe fn version(ty: *mut PyTypeObject) -> u32 {
+///
+/// # Safety
+/// A live type, GIL held.
+pub(super) unsafe fn version(ty: *mut PyTypeObject) -> u32 {
     // SAFETY: a live type, GIL held.
     unsafe {
         if (*ty).tp_version_tag == 0 {
@@ -235,7 +238,14 @@ fn stores(stubs: &CacheStubs) -> Family {
 unsafe fn learn_load(site: *mut Site, owner: *mut PyObject, name: *mut PyObject, method: bool) {
     // SAFETY: owner and name are live; `_PyType_Lookup` borrows from the type, whose version the stubs compare.
     unsafe {
-        let Some(stubs) = note_miss(site, |stubs| stubs.register) else {
+        let plain = |stubs: &CacheStubs| {
+            if method {
+                stubs.register_void
+            } else {
+                stubs.register
+            }
+        };
+        let Some(stubs) = note_miss(site, plain) else {
             return;
         };
         let ty = refs::type_of(owner);
@@ -282,6 +292,8 @@ unsafe fn learn_load(site: *mut Site, owner: *mut PyObject, name: *mut PyObject,
                     stubs.attr_slot,
                     [u64::from(tag) | offset << 32, 0, 0, 0],
                 );
+            } else if !method && refs::is_type(descr, &raw const ffi::PyProperty_Type) {
+                quick::learn(site, stubs.register_quick, quick::property(descr, tag), 0);
             }
             return;
         }

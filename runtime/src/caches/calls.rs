@@ -116,8 +116,7 @@ unsafe fn call_builtin(
     count: usize,
 ) -> Option<*mut PyObject> {
     /// `METH_FASTCALL`.
-    type Fast =
-        unsafe extern "C" fn(*mut PyObject, *const *mut PyObject, isize) -> *mut PyObject;
+    type Fast = unsafe extern "C" fn(*mut PyObject, *const *mut PyObject, isize) -> *mut PyObject;
     /// `METH_FASTCALL | METH_KEYWORDS`.
     type FastKeywords = unsafe extern "C" fn(
         *mut PyObject,
@@ -184,12 +183,50 @@ unsafe fn fill_locals(
             let end = refs::size_of_var(defaults) as usize;
             for missing in 1..=wanted - given {
                 let value = refs::tuple_item(defaults, end - missing);
-                locals.add(wanted - missing).write(StackRef::from_new(value));
+                locals
+                    .add(wanted - missing)
+                    .write(StackRef::from_new(value));
             }
         }
         for index in wanted..(*data).nlocalsplus as usize {
             locals.add(index).write(StackRef::NULL);
         }
+    }
+}
+
+/// Calls a stamped Python function with arguments that move into its frame. None if it cannot be called so: nothing has happened then. A new reference, or null with an exception set.
+///
+/// # Safety
+/// A live function; the arguments are the caller's to hand on, and the caller's frame says where it is.
+pub(super) unsafe fn call_python<const N: usize>(
+    tstate: *mut PyThreadState,
+    function: *mut PyFunctionObject,
+    arguments: [StackRef; N],
+) -> Option<*mut PyObject> {
+    // SAFETY: see above; the frame takes a reference to the function.
+    unsafe {
+        let data = stamped(function)?;
+        if !takes(function, data, N) || entry::foreign_evaluator(tstate) {
+            return None;
+        }
+        let callee = frame_stack::push_frame(
+            tstate,
+            StackRef::from_new(function.cast()),
+            (*data).code,
+            (*data).frame_words as usize,
+        );
+        if callee.is_null() {
+            for argument in arguments.into_iter().rev() {
+                argument.close();
+            }
+            return Some(callee.cast());
+        }
+        let locals = (&raw mut (*callee).localsplus).cast::<StackRef>();
+        for (index, argument) in arguments.into_iter().enumerate() {
+            locals.add(index).write(argument);
+        }
+        fill_locals(function, data, locals, N);
+        Some(entry::enter(tstate, callee, data))
     }
 }
 

@@ -63,9 +63,11 @@ pub unsafe extern "C" fn binary_op(
             let kinds = (*Site::payload(site)).words[3];
             if let Some(target) = binary_stub(stubs, (*site).oparg, left, right) {
                 set(site, target, [0, 0, 0, kinds]);
-            } else if let Some(helper) = quick::binary((*site).oparg, left, right) {
-                set(site, stubs.register_quick, [helper as u64, 0, 0, kinds]);
+            } else if let Some(quick) = quick::binary((*site).oparg, left, right) {
+                quick::learn(site, stubs.register_quick, quick, kinds);
             }
+        } else {
+            quick::give_up(site, reg_binary_op);
         }
         reg_binary_op(acc, b, c, site, frame, tstate)
     }
@@ -89,7 +91,11 @@ pub(super) unsafe fn short_int(object: *mut PyObject) -> Option<i64> {
         if tag >> ffi::_PyLong_NON_SIZE_BITS == 2 {
             size |= i64::from(*digits.add(1)) << ffi::PyLong_SHIFT;
         }
-        Some(if tag & ffi::SIGN_NEGATIVE as usize != 0 { -size } else { size })
+        Some(if tag & ffi::SIGN_NEGATIVE as usize != 0 {
+            -size
+        } else {
+            size
+        })
     }
 }
 
@@ -184,8 +190,10 @@ pub unsafe extern "C" fn compare_op(
             } else if refs::is_exact_float(left) && refs::is_exact_float(right) {
                 set(site, floats[operation], words);
             } else if let Some(helper) = quick::comparison(operation as u32, left, right) {
-                set(site, stubs.register_quick, [helper as u64, 0, 0, words[3]]);
+                quick::learn(site, stubs.register_quick, helper.into(), words[3]);
             }
+        } else {
+            quick::give_up(site, reg_compare_op);
         }
         reg_compare_op(acc, b, c, site, frame, tstate)
     }
@@ -209,9 +217,11 @@ pub unsafe extern "C" fn store_subscr(
             let (container, subscript) = (b.as_ptr_borrow(), c.as_ptr_borrow());
             if refs::is_exact_list(container) && is_small_int(subscript) {
                 set(site, stubs.store_list, [0; 4]);
-            } else if let Some(helper) = quick::store(container) {
-                set(site, stubs.register_quick_void, [helper as u64, 0, 0, 0]);
+            } else if let Some(quick) = quick::store(container) {
+                quick::learn(site, stubs.register_quick_void, quick, 0);
             }
+        } else {
+            quick::give_up_void(site, reg_store_subscr);
         }
         reg_store_subscr(acc, b, c, site, frame, tstate)
     }
@@ -240,6 +250,8 @@ pub unsafe extern "C" fn to_bool(
                 let version = u64::from((*ty).tp_version_tag);
                 set(site, stubs.to_bool_word, [version, offset as u64, 0, limit]);
             }
+        } else {
+            quick::give_up(site, reg_to_bool);
         }
         reg_to_bool(acc, b, c, site, frame, tstate)
     }

@@ -1,16 +1,223 @@
 //! Quick helpers: what a site calls once it has seen operands of a kind that has a short way, but no stub of its own.
 //!
 //! The stubs `register_quick` and `register_quick_void` call the helper in payload word 0. Each looks at its operands first, and gives those of another kind to the site's
-//! miss helper, which may choose anew. The other words are those of the opcode.
+//! miss helper, which may choose anew. Words 1 and 2 (low) are the helper's, word 3 is the opcode's.
 
 use hotstamp_layout::ffi::{self, PyObject, PyThreadState};
 use hotstamp_layout::opcode::Opcode;
 use hotstamp_layout::refs::{self, StackRef};
 
+use super::attributes::{load_attr, version};
+use super::calls::call_python;
 use super::operators::{binary_op, compare_op, short_int, store_subscr};
+use super::{set, stubs};
 use crate::Frame;
 use crate::helpers::RAISED;
-use crate::site::{RegisterHelper, Site};
+use crate::site::{CodePtr, RegisterHelper, Site};
+
+/// Points a site that changed its mind too often at its opcode's general helper, for good.
+///
+/// # Safety
+/// The site has a payload; GIL held.
+pub(super) unsafe fn give_up(site: *mut Site, general: RegisterHelper) {
+    if let Some(stubs) = stubs() {
+        // SAFETY: passed on.
+        unsafe { point_at(site, stubs.register_quick, general) };
+    }
+}
+
+/// As `give_up`, for operations without a value.
+///
+/// # Safety
+/// As `give_up`.
+pub(super) unsafe fn give_up_void(site: *mut Site, general: RegisterHelper) {
+    if let Some(stubs) = stubs() {
+        // SAFETY: passed on.
+        unsafe { point_at(site, stubs.register_quick_void, general) };
+    }
+}
+
+unsafe fn point_at(site: *mut Site, stub: CodePtr, helper: RegisterHelper) {
+    // SAFETY: the site has a payload.
+    unsafe {
+        let words = (*Site::payload(site)).words;
+        set(site, stub, [helper as u64, 0, words[2], words[3]]);
+    }
+}
+
+/// Points a site at a quick helper.
+///
+/// # Safety
+/// The site has a payload; GIL held.
+pub(super) unsafe fn learn(site: *mut Site, stub: CodePtr, quick: Quick, kinds: u64) {
+    // SAFETY: passed on.
+    unsafe {
+        let helper = quick.helper as u64;
+        set(
+            site,
+            stub,
+            [
+                helper,
+                quick.function as u64,
+                u64::from(quick.version),
+                kinds,
+            ],
+        );
+    }
+}
+
+/// A quick helper with what it finds in payload words 1 and 2 (low): a function (borrowed from a class while it has the version), and the version.
+pub(super) struct Quick {
+    helper: RegisterHelper,
+    function: *mut PyObject,
+    version: u32,
+}
+
+impl From<RegisterHelper> for Quick {
+    fn from(helper: RegisterHelper) -> Self {
+        Quick {
+            helper,
+            function: std::ptr::null_mut(),
+            version: 0,
+        }
+    }
+}
+
+/// `helper` for instances of a class that defines this method in Python.
+unsafe fn python_method(
+    helper: RegisterHelper,
+    object: *mut PyObject,
+    name: *mut PyObject,
+) -> Option<Quick> {
+    // SAFETY: a live object, and an interned name; what the class holds is borrowed from it.
+    unsafe {
+        let ty = refs::type_of(object);
+        if !refs::type_has_feature(ty, u64::from(ffi::Py_TPFLAGS_HEAPTYPE)) {
+            return None;
+        }
+        let function = ffi::_PyType_Lookup(ty, name);
+        if function.is_null() || !refs::is_type(function, &raw const ffi::PyFunction_Type) {
+            return None;
+        }
+        let version = version(ty);
+        (version != 0).then_some(Quick {
+            helper,
+            function,
+            version,
+        })
+    }
+}
+
+/// The function that a site remembers for objects like this one.
+unsafe fn remembered(site: *mut Site, object: *mut PyObject) -> Option<*mut PyObject> {
+    // SAFETY: a live object; the class keeps the function alive while it has the version.
+    unsafe {
+        let words = (*Site::payload(site)).words;
+        ((*refs::type_of(object)).tp_version_tag == words[2] as u32)
+            .then_some(words[1] as *mut PyObject)
+    }
+}
+
+/// An interned name that CPython has.
+macro_rules! identifier {
+    ($name:ident) => {
+        (&raw mut ffi::_PyRuntime
+            .static_objects
+            .singletons
+            .strings
+            .identifiers
+            .$name)
+            .cast::<PyObject>()
+    };
+}
+
+/// object[key], by a Python `__getitem__`.
+unsafe extern "C" fn python_getitem(
+    object: StackRef,
+    key: StackRef,
+    third: StackRef,
+    site: *mut Site,
+    frame: *mut Frame,
+    tstate: *mut PyThreadState,
+) -> StackRef {
+    // SAFETY: the operands are ours to hand on.
+    unsafe {
+        if let Some(function) = remembered(site, object.as_ptr_borrow())
+            && let Some(result) = call_python(tstate, function.cast(), [object, key])
+        {
+            return if result.is_null() {
+                RAISED
+            } else {
+                StackRef::from_steal(result)
+            };
+        }
+        binary_op(object, key, third, site, frame, tstate)
+    }
+}
+
+/// object[key] = value, by a Python `__setitem__`.
+unsafe extern "C" fn python_setitem(
+    value: StackRef,
+    object: StackRef,
+    key: StackRef,
+    site: *mut Site,
+    frame: *mut Frame,
+    tstate: *mut PyThreadState,
+) -> StackRef {
+    // SAFETY: the operands are ours to hand on.
+    unsafe {
+        if let Some(function) = remembered(site, object.as_ptr_borrow())
+            && let Some(result) = call_python(tstate, function.cast(), [object, key, value])
+        {
+            if result.is_null() {
+                return RAISED;
+            }
+            refs::decref(result);
+            return StackRef::none();
+        }
+        store_subscr(value, object, key, site, frame, tstate)
+    }
+}
+
+/// A property whose getter is a Python function.
+///
+/// # Safety
+/// A live property, found in the class of the objects that have the version.
+pub(super) unsafe fn property(property: *mut PyObject, version: u32) -> Quick {
+    Quick {
+        helper: load_property,
+        function: property,
+        version,
+    }
+}
+
+/// LOAD_ATTR of a property.
+unsafe extern "C" fn load_property(
+    object: StackRef,
+    second: StackRef,
+    third: StackRef,
+    site: *mut Site,
+    frame: *mut Frame,
+    tstate: *mut PyThreadState,
+) -> StackRef {
+    // SAFETY: the operand is ours to hand on; the getter may be exchanged (`property.__init__`), so it is held.
+    unsafe {
+        if let Some(property) = remembered(site, object.as_ptr_borrow()) {
+            let getter = (*property.cast::<ffi::propertyobject>()).prop_get;
+            if !getter.is_null()
+                && refs::is_type(getter, &raw const ffi::PyFunction_Type)
+                && let Some(result) = call_python(tstate, getter.cast(), [object])
+            {
+                return if result.is_null() {
+                    RAISED
+                } else {
+                    StackRef::from_steal(result)
+                };
+            }
+        }
+        load_attr(object, second, third, site, frame, tstate)
+    }
+}
 
 /// The quick helper of a `BINARY_OP` for operands like these.
 ///
@@ -20,8 +227,24 @@ pub(super) unsafe fn binary(
     operation: u32,
     left: *mut PyObject,
     right: *mut PyObject,
-) -> Option<RegisterHelper> {
+) -> Option<Quick> {
     // SAFETY: passed on.
+    unsafe {
+        if operation == ffi::NB_SUBSCR
+            && let Some(quick) = python_method(python_getitem, left, identifier!(_py___getitem__))
+        {
+            return Some(quick);
+        }
+        binary_of_builtins(operation, left, right).map(Quick::from)
+    }
+}
+
+unsafe fn binary_of_builtins(
+    operation: u32,
+    left: *mut PyObject,
+    right: *mut PyObject,
+) -> Option<RegisterHelper> {
+    // SAFETY: live objects.
     unsafe {
         if short_int(left).is_some() && short_int(right).is_some() {
             return match operation {
@@ -121,7 +344,12 @@ unsafe fn ints(left: StackRef, right: StackRef) -> Option<(i64, i64)> {
 /// The values of two numbers, ints or floats.
 unsafe fn numbers(left: StackRef, right: StackRef) -> Option<(f64, f64)> {
     // SAFETY: live objects.
-    unsafe { Some((number(left.as_ptr_borrow())?, number(right.as_ptr_borrow())?)) }
+    unsafe {
+        Some((
+            number(left.as_ptr_borrow())?,
+            number(right.as_ptr_borrow())?,
+        ))
+    }
 }
 
 /// Ints up to here are floats without rounding, so that dividing them as floats rounds once, as Python does.
@@ -318,7 +546,12 @@ pub(super) unsafe fn comparison(
 ///
 /// # Safety
 /// A live object.
-pub(super) unsafe fn store(container: *mut PyObject) -> Option<RegisterHelper> {
+pub(super) unsafe fn store(container: *mut PyObject) -> Option<Quick> {
     // SAFETY: a live object.
-    unsafe { refs::is_exact_dict(container).then_some(dict_store as RegisterHelper) }
+    unsafe {
+        if refs::is_exact_dict(container) {
+            return Some(Quick::from(dict_store as RegisterHelper));
+        }
+        python_method(python_setitem, container, identifier!(_py___setitem__))
+    }
 }
