@@ -52,6 +52,52 @@ unsafe fn pop_slice(stack: Stack) -> *mut PyObject {
     }
 }
 
+/// The bounds of `[start:stop]` of a sequence with `length` items, both within it, if they are None or small ints.
+unsafe fn plain_bounds(start: StackRef, stop: StackRef, length: isize) -> Option<(isize, isize)> {
+    // SAFETY: the bounds are objects.
+    unsafe {
+        let bound = |bound: StackRef, otherwise: isize| {
+            if bound.is_none() {
+                return Some(otherwise);
+            }
+            let object = bound.as_ptr_borrow();
+            if !refs::is_exact_long(object) || !refs::long_is_compact(object.cast()) {
+                return None;
+            }
+            let index = refs::long_compact_value(object.cast());
+            let index = if index < 0 { index + length } else { index };
+            Some(index.clamp(0, length))
+        };
+        let (start, stop) = (bound(start, 0)?, bound(stop, length)?);
+        Some((start, stop.max(start)))
+    }
+}
+
+/// `container[start:stop]` of an exact list, tuple or str with plain bounds, without a slice object. None for anything else.
+unsafe fn plain_slice(
+    container: *mut PyObject,
+    start: StackRef,
+    stop: StackRef,
+) -> Option<*mut PyObject> {
+    // SAFETY: live objects.
+    unsafe {
+        if refs::is_exact_list(container) {
+            let (low, high) = plain_bounds(start, stop, refs::size_of_var(container))?;
+            return Some(ffi::PyList_GetSlice(container, low, high));
+        }
+        if refs::is_exact_unicode(container) {
+            let length = (*container.cast::<ffi::PyASCIIObject>()).length;
+            let (low, high) = plain_bounds(start, stop, length)?;
+            return Some(ffi::PyUnicode_Substring(container, low, high));
+        }
+        if refs::is_exact_tuple(container) {
+            let (low, high) = plain_bounds(start, stop, refs::size_of_var(container))?;
+            return Some(ffi::PyTuple_GetSlice(container, low, high));
+        }
+        None
+    }
+}
+
 /// `BINARY_SLICE`: container start stop -> container[start:stop].
 ///
 /// # Safety
@@ -64,6 +110,10 @@ pub unsafe extern "C" fn op_binary_slice(
     // SAFETY: the operands are on the frame's stack, which holds the container until the result is there.
     unsafe {
         let stack = Stack::of(frame);
+        if let Some(result) = plain_slice(stack.object(3), stack.peek(2), stack.peek(1)) {
+            stack.pop_close_n(3);
+            return stack.push_new(result);
+        }
         let slice = pop_slice(stack);
         let mut result = std::ptr::null_mut();
         if !slice.is_null() {
@@ -87,6 +137,15 @@ pub unsafe extern "C" fn op_store_slice(
     // SAFETY: the operands are on the frame's stack, which holds container and value until the store is over.
     unsafe {
         let stack = Stack::of(frame);
+        let container = stack.object(3);
+        if refs::is_exact_list(container)
+            && let Some((low, high)) =
+                plain_bounds(stack.peek(2), stack.peek(1), refs::size_of_var(container))
+        {
+            let error = ffi::PyList_SetSlice(container, low, high, stack.object(4));
+            stack.pop_close_n(4);
+            return status(error);
+        }
         let slice = pop_slice(stack);
         let mut error = -1;
         if !slice.is_null() {
