@@ -515,3 +515,97 @@ print(vars(c), load(c))
 check(load, call, store)
 """
     )
+
+
+def test_subscripts_whose_containers_change(compare):  # noqa: F811
+    compare(
+        WARM
+        + """
+class Missing(dict):
+    def __missing__(self, key): return "missing", key
+class Key:
+    def __init__(self, target): self.target = target
+    def __hash__(self): return 1
+    def __repr__(self): return "Key"
+    def __eq__(self, other):
+        self.target.clear()
+        return False
+class Python:
+    def __getitem__(self, key): return "got", key
+    def __setitem__(self, key, value): self.stored = key, value
+def load(o, key): return o[key]
+def store(o, key, value): o[key] = value
+def look(o, key): return attempt(load, o, key), attempt(store, o, key, "new"), attempt(load, o, key)
+print(warm(load, {1: 2}, 1), look({}, 1), look({}, []), look(Missing(), 2))
+emptied = {1: "a"}
+print(attempt(load, emptied, Key(emptied)), emptied)
+emptied = {1: "a"}
+print(attempt(store, emptied, Key(emptied), 5), len(emptied))
+values = [1, 2, 3]
+warm(load, values, -1), warm(store, values, 0, 1)
+for index in (-4, -3, -1, 0, 2, 3, 2**40, -2**40, True, None):
+    print(look(list(values), index), look((1, 2), index), look("abc", index))
+python = Python()
+print(warm(load, python, 3), warm(store, python, 1, 2), python.stored)
+Python.__getitem__ = lambda self, key, more="default": (key, more)
+print(look(python, 4))
+del Python.__getitem__
+print(look(python, 4))
+check(load, store)
+"""
+    )
+
+
+def test_properties_that_change(compare):  # noqa: F811
+    compare(
+        WARM
+        + """
+class A:
+    def __init__(self, value): self.value = value
+    @property
+    def it(self): return self.value
+def load(o): return o.it
+print(warm(load, A(1)))
+class B(A):
+    it = "plain"
+print(load(B(1)), load(A(2)))
+A.it = property(lambda self: 1 / 0)
+print(attempt(load, A(3)))
+del A.it
+print(attempt(load, A(3)))
+check(load)
+"""
+    )
+
+
+def test_truth_unpacking_and_defaults_that_change(compare):  # noqa: F811
+    compare(
+        WARM
+        + """
+class A: pass
+def truth(o): return "true" if o else "false"
+def unpack(o):
+    a, b = o
+    return a, b
+def callee(a, b=2, c=3): return a, b, c
+def call(): return callee(1), callee(1, 5)
+def append(o, value): return o.append(value), len(o)
+for o in (A(), [], [1], (), "", "x", {}, {1: 1}, set(), 0, 7, 2**70, None, 0.0):
+    print(warm(truth, o))
+A.__len__ = lambda self: 0
+print(truth(A()))
+for o in ((1, 2), [3, 4], "ab", (1,), [1, 2, 3], 5, iter("cd")):
+    print(attempt(unpack, o))
+print(warm(call))
+callee.__defaults__ = (7, 8)
+print(call())
+callee.__defaults__ = (7,)
+print(attempt(call))
+callee.__defaults__ = None
+print(attempt(call))
+class Own(list):
+    def append(self, value): return "own"
+print(warm(append, [], 1), attempt(append, Own(), 1), attempt(append, 5, 1))
+check(truth, unpack, call, append)
+"""
+    )

@@ -138,11 +138,14 @@ pub unsafe extern "C" fn op_store_slice(
     unsafe {
         let stack = Stack::of(frame);
         let container = stack.object(3);
+        let value = stack.object(4);
+        // Anything else is made a list first, which may run Python code or raise.
         if refs::is_exact_list(container)
+            && (refs::is_exact_list(value) || refs::is_exact_tuple(value))
             && let Some((low, high)) =
                 plain_bounds(stack.peek(2), stack.peek(1), refs::size_of_var(container))
         {
-            let error = ffi::PyList_SetSlice(container, low, high, stack.object(4));
+            let error = ffi::PyList_SetSlice(container, low, high, value);
             stack.pop_close_n(4);
             return status(error);
         }
