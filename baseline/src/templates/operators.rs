@@ -51,9 +51,7 @@ impl<M: MacroAssembler> Compiler<'_, M> {
 
     /// `STORE_SUBSCR`: value, container, subscript.
     pub(crate) fn emit_store_subscr(&mut self) -> Result<(), CompileError> {
-        let Some(helper) = register_helper(self.at.opcode) else {
-            return self.emit_memory_helper(self.stubs.memory);
-        };
+        let helper = operators::store_subscript as RegisterHelper as *const ();
         self.pop_operands(3);
         let site = self.plan_site(self.stubs.register_void, helper, self.stack.depth(), true);
         self.call_site(site);

@@ -98,6 +98,7 @@ impl Builder<'_> {
                 self.int_binary(kind)
             }
             _ if seen == Seen::Nothing => self.never_executed(),
+            _ if matches!(seen, Seen::Operator { .. }) => self.operator(&seen),
             _ if seen == Seen::Numbers => self.number_op(oparg),
             _ => self.general(),
         }
@@ -289,6 +290,12 @@ impl Builder<'_> {
         let (op, class) = match seen {
             Seen::ListItem => (Op::ListItem, self.job.process.list_type),
             Seen::TupleItem => (Op::TupleItem, self.job.process.tuple_type),
+            Seen::ArrayItem {
+                class,
+                descr,
+                items,
+            } => return self.array_item((*class, *descr), *items),
+            Seen::Operator { .. } => return self.operator(seen),
             Seen::Nothing => return self.never_executed(),
             _ => return self.general(),
         };
@@ -315,7 +322,7 @@ impl Builder<'_> {
     }
 
     /// A constant negative index counts from the end; others are left to the bounds check.
-    fn wrap_index(&mut self, entry: Entry, object: Value, place: Value) -> Value {
+    pub(crate) fn wrap_index(&mut self, entry: Entry, object: Value, place: Value) -> Value {
         match self.known(entry) {
             Some(Known::Int(int)) if int < 0 => {
                 let length = self.emit(Op::Length, Type::Int, &[object]);
@@ -328,6 +335,17 @@ impl Builder<'_> {
     /// `STORE_SUBSCR`: value, container, subscript.
     pub(crate) fn store_subscript(&mut self) -> Step<()> {
         self.before();
+        match self.seen() {
+            Seen::ListItem => {}
+            Seen::ArrayItem {
+                class,
+                descr,
+                items,
+            } => return self.store_array_item((class, descr), items),
+            seen @ Seen::Operator { .. } => return self.operator(&seen),
+            Seen::Nothing => return self.never_executed(),
+            _ => return self.general(),
+        }
         let top = self.state.stack.len();
         let (value, container, index) = (
             self.state.stack[top - 3],
@@ -336,7 +354,7 @@ impl Builder<'_> {
         );
         let list = self.reference(container).filter(|object| {
             !self.failed()
-                && self.unboxed_type(index) == Some(Type::Int)
+                && self.unboxed_type(index).is_none_or(|ty| ty == Type::Int)
                 && self
                     .state
                     .facts

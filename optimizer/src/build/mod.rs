@@ -4,11 +4,13 @@
 //! What a loop's phis should be is not known when its head is built. The builder guesses, writes down what it learns in `Hints`, and starts again until nothing is learnt.
 
 mod arith;
+mod arrays;
 mod attributes;
 mod calls;
 mod cfg;
 mod iteration;
 mod join;
+mod operators;
 mod ops;
 mod stack;
 
@@ -82,6 +84,8 @@ pub(crate) type Step<T> = Result<T, Stop>;
 pub(crate) struct Facts {
     /// Exact builtin class of a Ref.
     class: HashMap<Value, u64>,
+    /// What describes the items of an `array.array`.
+    arrays: HashMap<Value, u64>,
     /// The unboxed value of a Ref.
     unboxed: HashMap<Value, Value>,
     /// Version tag of a Ref's class. Lost when Python code may run.
@@ -122,6 +126,8 @@ impl Facts {
     fn meet(&mut self, other: &Facts) {
         self.class
             .retain(|key, value| other.class.get(key) == Some(value));
+        self.arrays
+            .retain(|key, value| other.arrays.get(key) == Some(value));
         self.unboxed
             .retain(|key, value| other.unboxed.get(key) == Some(value));
         self.version
@@ -500,6 +506,7 @@ impl<'j> Builder<'j> {
             locals: self.state.locals.clone(),
             stack: self.state.stack.clone(),
             instance: None,
+            drops_result: false,
             parent: function.parent.clone(),
         })
     }

@@ -194,6 +194,9 @@ impl Builder<'_> {
         if let Some(class) = facts.class.get(&from).copied() {
             facts.class.insert(to, class);
         }
+        if let Some(descr) = facts.arrays.get(&from).copied() {
+            facts.arrays.insert(to, descr);
+        }
         if let Some(unboxed) = facts.unboxed.get(&from).copied() {
             facts.unboxed.insert(to, unboxed);
         }

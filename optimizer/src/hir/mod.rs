@@ -10,6 +10,7 @@ pub mod verify;
 
 use std::rc::Rc;
 
+pub use hotstamp_job::ArrayItems;
 pub use hotstamp_job::artifact::Reason;
 
 /// A value: the index of the instruction that gives it.
@@ -156,6 +157,8 @@ pub enum Op {
     Guard(Reason),
     /// Leaves unless the object's class is this one exactly.
     GuardClass(u64),
+    /// Leaves unless the object is an `array.array` (the class) whose items are described so.
+    GuardArray(u64, u64),
     /// Leaves unless the object's class has this version tag.
     GuardVersion(u32),
     /// Leaves unless the operand is a class whose metaclass is `type`, with this version tag.
@@ -186,6 +189,10 @@ pub enum Op {
     ListItem,
     /// Item of a tuple: as `ListItem`.
     TupleItem,
+    /// Item of an `array.array` with such items: array, index; leaves if out of range.
+    ArrayItem(ArrayItems),
+    /// Stores an item of an `array.array`: array, index (inside, guarded before), an int that fits or a float.
+    ArrayStore(ArrayItems),
     /// Exchanges an item of a list: list, index (inside, guarded before), value (owned); gives the old item (owned).
     ListExchange,
     /// Leaves unless the operand is exactly a list or a tuple with this many items; gives the address of the items.
@@ -352,6 +359,8 @@ pub struct FrameState {
     pub stack: Vec<Entry>,
     /// The instance that the call in progress makes (owned): it takes the place of `__init__`'s result.
     pub instance: Option<Value>,
+    /// The call in progress is of a method whose result is dropped (STORE_SUBSCR).
+    pub drops_result: bool,
     /// The caller, for inlined frames.
     pub parent: Option<Rc<FrameState>>,
 }

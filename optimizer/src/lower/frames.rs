@@ -250,6 +250,7 @@ impl<'c> Lower<'c, '_> {
             instance: state
                 .instance
                 .map(|value| self.source(Entry::Owned(value), handed)),
+            drops_result: state.drops_result,
         }
     }
 
@@ -330,6 +331,7 @@ impl<'c> Lower<'c, '_> {
             instance: state
                 .instance
                 .map(|value| self.source(Entry::Owned(value), handed)),
+            drops_result: state.drops_result,
         }
     }
 

@@ -169,6 +169,7 @@ impl<'c> Lower<'c, '_> {
                 return self.expect(condition, exit);
             }
             Op::GuardClass(_)
+            | Op::GuardArray(..)
             | Op::GuardVersion(_)
             | Op::GuardClassObject(_)
             | Op::GuardInline(_)
@@ -228,6 +229,8 @@ impl<'c> Lower<'c, '_> {
                 let item = self.load_pointer(place, 0)?;
                 return self.set_borrowed(value, item);
             }
+            Op::ArrayItem(items) => self.array_item(value, *items)?,
+            Op::ArrayStore(items) => return self.array_store(value, *items),
             Op::ListExchange => {
                 let object = self.object(args[0])?;
                 let index = self.int(args[1])?;

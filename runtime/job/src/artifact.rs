@@ -100,6 +100,8 @@ pub struct FramePlan {
     pub stack: Vec<Source>,
     /// The call makes an instance, whose `__init__` is the next frame: what takes the place of its result.
     pub instance: Option<Source>,
+    /// The next frame's result is dropped: it is that of a method behind a statement such as `a[b] = c`.
+    pub drops_result: bool,
 }
 
 /// What becomes of the reference in a value.

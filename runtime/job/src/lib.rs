@@ -225,6 +225,24 @@ pub enum Seen {
     ListItem,
     /// `tuple[int]`
     TupleItem,
+    /// Subscript of an `array.array` with an int.
+    ArrayItem {
+        /// The class.
+        class: u64,
+        /// What describes the items (`ob_descr`).
+        descr: u64,
+        /// What the items are.
+        items: ArrayItems,
+    },
+    /// An operator whose left operand's class has a Python method for it, which is what runs first.
+    Operator {
+        /// Version tag of the left operand's class (of a subscript: the container's).
+        left: u32,
+        /// What the right operand has to be.
+        right: RightOperand,
+        /// The method.
+        function: u64,
+    },
     /// FOR_ITER over a list.
     ListIterator,
     /// FOR_ITER over a tuple.
@@ -267,6 +285,28 @@ pub enum Seen {
         /// `__init__`.
         init: u64,
     },
+}
+
+/// Items of an `array.array`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ArrayItems {
+    /// Floats of so many bytes.
+    Float(u8),
+    /// Ints with a sign, of so many bytes.
+    Signed(u8),
+    /// Ints without a sign, of so many bytes (not 8, which do not fit).
+    Unsigned(u8),
+}
+
+/// What the right operand of an operator has to be, so that its class has no say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RightOperand {
+    /// Anything.
+    Any,
+    /// An instance of exactly this builtin class.
+    Class(u64),
+    /// An instance of a class with this version tag.
+    Version(u32),
 }
 
 /// How an attribute is found for one type.
@@ -356,6 +396,8 @@ process! {
     false_object,
     /// Address of None.
     none_object,
+    /// Address of NotImplemented.
+    not_implemented,
     /// Head of the free list of floats.
     float_freelist,
     /// Head of the free list of ints.

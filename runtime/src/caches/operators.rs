@@ -1,11 +1,13 @@
 //! BINARY_OP and COMPARE_OP.
 
+use hotstamp_layout::array;
 use hotstamp_layout::ffi::{self, PyObject, PyThreadState};
 use hotstamp_layout::refs::{self, StackRef};
 
-use super::{CacheStubs, note_miss, set};
+use super::{CacheStubs, is_stale, note_miss, set};
 use crate::Frame;
 use crate::helpers::operators::{reg_binary_op, reg_compare_op};
+use crate::helpers::subscripts::reg_store_subscr;
 use crate::site::{CodePtr, Site};
 
 /// Whether an object is an int of one digit.
@@ -22,6 +24,12 @@ pub const SAW_FLOATS: u64 = 2;
 pub const SAW_MIXED: u64 = 4;
 /// As `SAW_INTS`: anything else.
 pub const SAW_OTHER: u64 = 8;
+/// As `SAW_INTS`: an `array.array` subscripted with an int; word 0 is its `ob_descr`.
+pub const SAW_ARRAY: u64 = 16;
+/// As `SAW_INTS`: an instance of a Python class on the left (a subscript: as the container); word 0 has the version tags of the operands' classes, the left one in its low half.
+pub const SAW_INSTANCE: u64 = 32;
+/// STORE_SUBSCR: a list with an int as subscript.
+pub const SAW_LIST: u64 = 64;
 
 /// Notes what kinds of operands an operation had, for the optimizer.
 unsafe fn note_kinds(site: *mut Site, left: *mut PyObject, right: *mut PyObject) {
@@ -36,9 +44,75 @@ unsafe fn note_kinds(site: *mut Site, left: *mut PyObject, right: *mut PyObject)
             (0, 0) => SAW_INTS,
             (1, 1) => SAW_FLOATS,
             (0, 1) | (1, 0) => SAW_MIXED,
+            (2, _) => note_left(site, left, right, (*site).oparg == ffi::NB_SUBSCR),
             _ => SAW_OTHER,
         };
         (*Site::payload(site)).words[3] |= saw;
+    }
+}
+
+/// What a left operand is that is no number; what goes with it is noted in word 0, which belongs to this while the site's target is a plain stub.
+unsafe fn note_left(
+    site: *mut Site,
+    left: *mut PyObject,
+    right: *mut PyObject,
+    subscript: bool,
+) -> u64 {
+    // SAFETY: live objects; the site has a payload.
+    unsafe {
+        let (saw, word) = if subscript && is_short_int(right) && !array::descr_of(left).is_null() {
+            (SAW_ARRAY, array::descr_of(left) as u64)
+        } else {
+            let (ours, theirs) = (refs::type_of(left), refs::type_of(right));
+            if (*ours).tp_flags & u64::from(ffi::Py_TPFLAGS_HEAPTYPE) == 0
+                || ffi::PyUnstable_Type_AssignVersionTag(ours) == 0
+                || ffi::PyUnstable_Type_AssignVersionTag(theirs) == 0
+            {
+                return SAW_OTHER;
+            }
+            let theirs = if subscript {
+                0
+            } else {
+                (*theirs).tp_version_tag
+            };
+            let versions = u64::from((*ours).tp_version_tag) | u64::from(theirs) << 32;
+            (SAW_INSTANCE, versions)
+        };
+        let payload = Site::payload(site);
+        let noted = (*payload).words[0];
+        let outdated = (*payload).words[3] & SAW_ARRAY == 0 && is_stale(noted as u32);
+        if noted != 0 && noted != word && !outdated {
+            return SAW_OTHER;
+        }
+        (*payload).words[0] = word;
+        saw
+    }
+}
+
+/// `STORE_SUBSCR`. Register helper: `acc` is the value, `b` the container, `c` the subscript.
+///
+/// # Safety
+/// The contract of register helpers (ARCHITECTURE.md).
+pub unsafe extern "C" fn store_subscript(
+    acc: StackRef,
+    b: StackRef,
+    c: StackRef,
+    site: *mut Site,
+    frame: *mut Frame,
+    tstate: *mut PyThreadState,
+) -> StackRef {
+    // SAFETY: passed on.
+    unsafe {
+        if note_miss(site, |stubs| stubs.register_void).is_some() {
+            let (container, subscript) = (b.as_ptr_borrow(), c.as_ptr_borrow());
+            (*Site::payload(site)).words[3] |=
+                if refs::is_exact_list(container) && is_small_int(subscript) {
+                    SAW_LIST
+                } else {
+                    note_left(site, container, subscript, true)
+                };
+        }
+        reg_store_subscr(acc, b, c, site, frame, tstate)
     }
 }
 

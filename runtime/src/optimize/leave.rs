@@ -233,7 +233,7 @@ pub(super) unsafe extern "C" fn leave(
         let data_of = |frame: &FramePlan| (&(*artifact).codes)[frame.code as usize];
         let values = Values(values);
         let mut made = Vec::new();
-        let mut frames: Vec<(*mut Frame, *mut CodeData, u32, Option<usize>)> =
+        let mut frames: Vec<(*mut Frame, *mut CodeData, u32, Option<usize>, bool)> =
             Vec::with_capacity(plan.frames.len());
         let linked = linked_frames(tstate, plan);
         for (depth, frame_plan) in plan.frames.iter().enumerate() {
@@ -264,9 +264,10 @@ pub(super) unsafe extern "C" fn leave(
                 .instance
                 .and_then(|source| materialize(source, values))
                 .map(|(bits, _)| bits);
-            frames.push((this, data, frame_plan.offset, instance));
+            let drops_result = frame_plan.drops_result;
+            frames.push((this, data, frame_plan.offset, instance, drops_result));
         }
-        let Some((inner, data, offset, _)) = frames.pop() else {
+        let Some((inner, data, offset, ..)) = frames.pop() else {
             unreachable!("every plan has a frame");
         };
         // A loop's code runs on the native frame of a baseline body, which goes on there with the outermost frame.
@@ -278,14 +279,14 @@ pub(super) unsafe extern "C" fn leave(
             (_, false) => resume::resume_frame(tstate, inner, data, offset),
             (_, true) => return resume::hand_back(tstate, inner, data, offset),
         };
-        while let Some((outer, data, call, instance)) = frames.pop() {
+        while let Some((outer, data, call, instance, drops_result)) = frames.pop() {
             if let Some(instance) = instance {
                 bits = finish_instance(bits, StackRef { bits: instance });
             }
             if on_body && frames.is_empty() {
-                return resume::hand_back_returned(tstate, outer, data, call, bits);
+                return resume::hand_back_returned(tstate, outer, data, call, bits, drops_result);
             }
-            bits = resume::return_into(tstate, outer, data, call, bits);
+            bits = resume::return_into(tstate, outer, data, call, bits, drops_result);
         }
         bits
     }

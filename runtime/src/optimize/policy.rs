@@ -600,6 +600,7 @@ fn process(artifact: *mut Artifact) -> Process {
         true_object: (&raw const ffi::_Py_TrueStruct) as u64,
         false_object: (&raw const ffi::_Py_FalseStruct) as u64,
         none_object: (&raw const ffi::_Py_NoneStruct) as u64,
+        not_implemented: (&raw const ffi::_Py_NotImplementedStruct) as u64,
         float_freelist: freelist(std::mem::offset_of!(ffi::_Py_freelists, floats)),
         int_freelist: freelist(std::mem::offset_of!(ffi::_Py_freelists, ints)),
         box_int: leave::box_int as *const () as u64,

@@ -14,7 +14,10 @@ use hotstamp_layout::ffi::{self, PyFunctionObject, PyObject, PyTypeObject};
 use hotstamp_layout::opcode::Opcode;
 use hotstamp_layout::refs;
 
-use crate::caches::operators::{SAW_FLOATS, SAW_INTS, SAW_OTHER};
+use super::operators;
+use crate::caches::operators::{
+    SAW_ARRAY, SAW_FLOATS, SAW_INSTANCE, SAW_INTS, SAW_LIST, SAW_MIXED,
+};
 use crate::caches::{self, CacheStubs, MISS_LIMIT, POLYMORPHIC_ENTRIES, PolymorphicEntry, globals};
 use crate::code_data::{CodeData, SIMPLE_ARGUMENTS};
 use crate::helpers;
@@ -192,8 +195,22 @@ impl Snapshot<'_> {
                     self.object(value);
                     Seen::Global { cell, value }
                 }
+                Some(Opcode::STORE_SUBSCR) => match words[3] {
+                    SAW_LIST => Seen::ListItem,
+                    SAW_ARRAY => operators::array(words[0]).unwrap_or(undecided),
+                    SAW_INSTANCE => self
+                        .operator(words[0], (c"__setitem__", None))
+                        .unwrap_or(undecided),
+                    _ => undecided,
+                },
                 Some(Opcode::BINARY_OP) => {
-                    if let Some(seen) = numbers(words[3]) {
+                    if words[3] == SAW_ARRAY {
+                        operators::array(words[0]).unwrap_or(undecided)
+                    } else if words[3] == SAW_INSTANCE {
+                        operators::method_names((*site).oparg)
+                            .and_then(|names| self.operator(words[0], names))
+                            .unwrap_or(undecided)
+                    } else if let Some(seen) = numbers(words[3]) {
                         seen
                     } else if target == stubs.list_subscript {
                         Seen::ListItem
@@ -229,6 +246,19 @@ impl Snapshot<'_> {
                 _ => undecided,
             }
         }
+    }
+
+    /// The Python method behind an operator, by the versions of the operands' classes (0 for a right one that has no say).
+    unsafe fn operator(
+        &mut self,
+        versions: u64,
+        (name, in_place): (&CStr, Option<&CStr>),
+    ) -> Option<Seen> {
+        // SAFETY: GIL held; the method is alive while its class has the version.
+        let (function, seen) = unsafe { operators::resolve(versions, name, in_place) }?;
+        // SAFETY: a live function.
+        unsafe { self.object(function) };
+        Some(seen)
     }
 
     unsafe fn attribute(&mut self, target: CodePtr, words: [u64; 4], undecided: Seen) -> Seen {
@@ -383,7 +413,7 @@ fn numbers(saw: u64) -> Option<Seen> {
         SAW_INTS => Some(Seen::Ints),
         SAW_FLOATS => Some(Seen::Floats),
         0 => None,
-        saw if saw & SAW_OTHER == 0 => Some(Seen::Numbers),
+        saw if saw & !(SAW_INTS | SAW_FLOATS | SAW_MIXED) == 0 => Some(Seen::Numbers),
         _ => None,
     }
 }
