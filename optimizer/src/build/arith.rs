@@ -86,6 +86,14 @@ impl Builder<'_> {
         self.before();
         let seen = self.seen();
         let kind = binary(oparg);
+        if kind == Binary::Subscript && self.tuple_item() {
+            return Ok(());
+        }
+        // A tuple as the right operand may end up as an argument.
+        if !matches!(seen, Seen::Operator { .. }) {
+            self.materialize_inputs(2);
+            self.before();
+        }
         if kind == Binary::Subscript {
             return self.subscript(&seen);
         }
@@ -334,6 +342,9 @@ impl Builder<'_> {
 
     /// `STORE_SUBSCR`: value, container, subscript.
     pub(crate) fn store_subscript(&mut self) -> Step<()> {
+        if !matches!(self.seen(), Seen::Operator { .. }) {
+            self.materialize_inputs(3);
+        }
         self.before();
         match self.seen() {
             Seen::ListItem => {}

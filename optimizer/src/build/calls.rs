@@ -43,6 +43,13 @@ impl Builder<'_> {
         let Some(address) = self.constant_address(callable) else {
             return self.general();
         };
+        if matches!(
+            self.object_kind(address),
+            Some(ObjectKind::Builtin(builtin)) if *builtin != Builtin::IsInstance
+        ) {
+            self.materialize_inputs(count);
+            self.before();
+        }
         let has_self = receiver != Entry::Null;
         let arguments = count + usize::from(has_self);
         match self.object_kind(address).cloned() {
@@ -164,6 +171,15 @@ impl Builder<'_> {
             _ => None,
         };
         let path = self.path_of();
+        // An object that both the caller's local and the argument are would become two.
+        if self
+            .state
+            .locals
+            .iter()
+            .any(|entry| matches!(entry, Entry::Tuple(_)))
+        {
+            self.materialize_inputs(arguments);
+        }
         self.own_all();
         let callee = &self.job.codes[code as usize];
         let (nlocalsplus, offset) = (callee.nlocalsplus as usize, self.at.offset.0);
@@ -269,6 +285,7 @@ impl Builder<'_> {
                     None => Entry::Owned(self.take_owned(Entry::Borrowed(value))),
                 }
             }
+            Entry::Tuple(tuple) => self.own_tuple(tuple),
             Entry::Range(..) | Entry::Maybe(..) => return self.unsupported("a virtual result"),
             other => other,
         };
@@ -395,6 +412,14 @@ impl Builder<'_> {
                     }
                     _ => return self.general(),
                 };
+                self.finish_call(Entry::Unboxed(result))
+            }
+            (Builtin::IsInstance, 2) if !has_self => {
+                let (object, class) = (argument(self, 0), argument(self, 1));
+                let Some(result) = self.is_instance(object, class) else {
+                    return self.general();
+                };
+                let result = self.bool(result);
                 self.finish_call(Entry::Unboxed(result))
             }
             (Builtin::Len, 1) if !has_self => {

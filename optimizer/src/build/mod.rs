@@ -13,6 +13,7 @@ mod join;
 mod operators;
 mod ops;
 mod stack;
+mod tuples;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::rc::Rc;

@@ -62,6 +62,48 @@ impl Builder<'_> {
         self.inline(function, code, arguments, outcome)
     }
 
+    /// Whether an object is an instance of a constant class that leaves the question to `type`; an unknown one has to be of exactly that class.
+    pub(crate) fn is_instance(&mut self, entry: Entry, class: Entry) -> Option<bool> {
+        let class = self.constant_address(class)?;
+        if !matches!(self.object_kind(class), Some(ObjectKind::Class { .. })) {
+            return None;
+        }
+        let process = &self.job.process;
+        let known = match (entry, self.unboxed_type(entry)) {
+            (Entry::Tuple(_), _) => Some(process.tuple_type),
+            (_, Some(Type::Int)) => Some(process.int_type),
+            (_, Some(Type::Float)) => Some(process.float_type),
+            (_, Some(Type::Bool)) => return None,
+            _ => self
+                .reference(entry)
+                .and_then(|value| self.state.facts.class.get(&value).copied()),
+        };
+        let builtins = [
+            process.int_type,
+            process.float_type,
+            process.list_type,
+            process.tuple_type,
+            process.dict_type,
+            process.str_type,
+        ];
+        match known {
+            Some(known) if known == class => Some(true),
+            // None of these is a subclass of another.
+            Some(known) if builtins.contains(&known) && builtins.contains(&class) => Some(false),
+            Some(_) => None,
+            None if self.known(entry).is_some() => None,
+            None => {
+                let value = self.reference(entry)?;
+                // The class may change: this is known here only.
+                self.emit_guarded(Op::GuardClass(class), Type::Void, &[value]);
+                if builtins.contains(&class) {
+                    self.state.facts.class.insert(value, class);
+                }
+                Some(true)
+            }
+        }
+    }
+
     /// Guards a class by its version.
     pub(crate) fn guard_version(&mut self, object: Value, version: u32) {
         if self.state.facts.version.get(&object) != Some(&version) {

@@ -122,6 +122,7 @@ impl Builder<'_> {
             Entry::Owned(value) | Entry::Borrowed(value) | Entry::Lent(value) => (value, false),
             Entry::Unboxed(value) => (self.boxed(value), true),
             Entry::Null => (self.emit(Op::ConstRef(NULL_BITS), Type::Ref, &[]), false),
+            Entry::Tuple(tuple) => (self.make_tuple(tuple), true),
             Entry::Maybe(..) | Entry::Range(..) => (self.not_a_reference(entry), false),
         }
     }
@@ -172,6 +173,7 @@ impl Builder<'_> {
             }
             Entry::Unboxed(value) => self.boxed(value),
             Entry::Null => self.emit(Op::ConstRef(NULL_BITS), Type::Ref, &[]),
+            Entry::Tuple(tuple) => self.make_tuple(tuple),
             Entry::Maybe(..) | Entry::Range(..) => self.not_a_reference(entry),
         }
     }
@@ -217,6 +219,9 @@ impl Builder<'_> {
             if let Entry::Lent(value) = self.state.stack[index] {
                 let owned = self.take_owned(Entry::Lent(value));
                 self.state.stack[index] = Entry::Owned(owned);
+            }
+            if let Entry::Tuple(tuple) = self.state.stack[index] {
+                self.state.stack[index] = self.own_tuple(tuple);
             }
         }
         self.before = None;
@@ -282,8 +287,10 @@ impl Builder<'_> {
 
     /// Releases what an entry owned.
     pub(crate) fn release_entry(&mut self, entry: Entry) {
-        if let Entry::Owned(value) = entry {
-            self.release(value);
+        match entry {
+            Entry::Owned(value) => self.release(value),
+            Entry::Tuple(tuple) => self.release_tuple(tuple),
+            _ => {}
         }
     }
 

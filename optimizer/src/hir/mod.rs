@@ -265,6 +265,8 @@ pub enum Op {
         /// First code unit.
         start: u64,
     },
+    /// A new tuple of the operands (owned), which move.
+    MakeTuple,
     /// A new instance of a class made by `object.__new__` (owned); the class.
     NewInstance(u64),
     /// Leaves if something is pending.
@@ -316,13 +318,24 @@ pub enum Entry {
     Maybe(Value, Value),
     /// A range iterator: next value, how many are left, step.
     Range(Value, Value, i64),
+    /// A tuple that is not there: index into `Graph::tuples`.
+    Tuple(u32),
+}
+
+/// A tuple that is not there.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tuple {
+    /// Copies of one tuple have the same number.
+    pub origin: u32,
+    /// Its items: references or unboxed values.
+    pub items: Vec<Entry>,
 }
 
 impl Entry {
-    /// The values that the entry needs.
+    /// The values that the entry needs, but for the items of a tuple.
     pub fn values(&self) -> impl Iterator<Item = Value> {
         let (a, b) = match *self {
-            Entry::Null => (None, None),
+            Entry::Null | Entry::Tuple(_) => (None, None),
             Entry::Owned(v) | Entry::Borrowed(v) | Entry::Lent(v) | Entry::Unboxed(v) => {
                 (Some(v), None)
             }
@@ -330,19 +343,6 @@ impl Entry {
             Entry::Range(next, left, _) => (Some(next), Some(left)),
         };
         a.into_iter().chain(b)
-    }
-
-    /// The entry with other values.
-    pub fn map(self, mut f: impl FnMut(Value) -> Value) -> Entry {
-        match self {
-            Entry::Null => Entry::Null,
-            Entry::Owned(v) => Entry::Owned(f(v)),
-            Entry::Borrowed(v) => Entry::Borrowed(f(v)),
-            Entry::Lent(v) => Entry::Lent(f(v)),
-            Entry::Unboxed(v) => Entry::Unboxed(f(v)),
-            Entry::Maybe(flag, v) => Entry::Maybe(f(flag), f(v)),
-            Entry::Range(next, left, step) => Entry::Range(f(next), f(left), step),
-        }
     }
 }
 
@@ -412,6 +412,8 @@ pub struct Graph {
     pub blocks: Vec<Block>,
     /// The first is the compiled function.
     pub contexts: Vec<Context>,
+    /// Tuples that are not there.
+    pub tuples: Vec<Tuple>,
 }
 
 impl Graph {

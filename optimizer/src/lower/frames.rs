@@ -217,6 +217,12 @@ impl<'c> Lower<'c, '_> {
                     _ => Source::MaybeFloat(flag, index),
                 }
             }
+            Entry::Tuple(tuple) => {
+                let tuple = &self.graph.tuples[tuple as usize];
+                let items = tuple.items.iter();
+                let items = items.map(|item| self.source(*item, handed)).collect();
+                Source::Tuple(tuple.origin, items)
+            }
             Entry::Range(next, left, step) => {
                 Source::Range(handed.index(next), handed.index(left), step)
             }

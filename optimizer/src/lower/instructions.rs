@@ -391,6 +391,7 @@ impl<'c> Lower<'c, '_> {
                 self.pointers.insert(value, pointer);
                 object.into()
             }
+            Op::MakeTuple => self.make_tuple(args)?.into(),
             Op::Borrow => {
                 let bits = self.int(args[0])?;
                 self.b.build_or(bits, self.i64(1), "")?.into()

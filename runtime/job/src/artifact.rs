@@ -116,7 +116,7 @@ pub enum Mode {
 }
 
 /// Where a slot's value comes from; indices into the values that the code hands over.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Source {
     /// In the slot already.
     InPlace,
@@ -142,4 +142,6 @@ pub enum Source {
     ConstantFloat(f64),
     /// A range iterator: next value, how many are left, step.
     Range(u16, u16, i64),
+    /// A tuple of such items; those of one exit with the same number are one.
+    Tuple(u32, Vec<Source>),
 }

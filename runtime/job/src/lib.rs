@@ -422,6 +422,8 @@ process! {
     push_chunk,
     /// `(class) -> object or null`: a new instance.
     new_instance,
+    /// `(items, count) -> bits`: a new tuple of objects whose references move.
+    make_tuple,
     /// `(bits, bits, operation) -> bits or 0`: arithmetic of exact ints and floats; 0, without an exception, where it raises.
     number_op,
     /// `(f64, f64) -> f64`: C's `pow`, where Python's float power equals it.

@@ -434,6 +434,7 @@ unsafe fn builtin(function: *mut ffi::PyCFunctionObject) -> Option<Builtin> {
         }
         match (CStr::from_ptr(utf8).to_bytes(), name) {
             (b"builtins", b"len") => Some(Builtin::Len),
+            (b"builtins", b"isinstance") => Some(Builtin::IsInstance),
             (b"builtins", b"abs") => Some(Builtin::Abs),
             (b"math", b"sqrt") => Some(Builtin::Sqrt),
             (b"math", b"sin") => Some(Builtin::Sin),
