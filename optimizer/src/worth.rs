@@ -67,6 +67,7 @@ fn weigh(graph: &Graph, job: &Job, value: crate::hir::Value) -> f64 {
         Op::CallPython { .. } => 2.0,
         Op::BoxInt | Op::BoxFloat => -3.0,
         Op::MakeTuple => -2.0,
+        Op::ReverseItems => 80.0,
         Op::Helper { .. } => {
             let Some(state) = &inst.state else { return 0.0 };
             // Unboxed locals are boxed for whoever looks.

@@ -23,8 +23,11 @@ impl Builder<'_> {
     }
 
     /// Whether an entry may be the int that a subscript wants.
-    fn may_be_index(&self, entry: Entry) -> bool {
-        self.unboxed_type(entry).is_none_or(|ty| ty == Type::Int)
+    pub(crate) fn may_be_index(&self, entry: Entry) -> bool {
+        match self.unboxed_type(entry) {
+            None => self.reference(entry).is_some() && self.known(entry).is_none(),
+            Some(ty) => ty == Type::Int,
+        }
     }
 
     /// `array[int]`

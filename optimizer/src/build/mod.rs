@@ -12,6 +12,7 @@ mod iteration;
 mod join;
 mod operators;
 mod ops;
+mod slices;
 mod stack;
 mod tuples;
 
@@ -210,6 +211,8 @@ pub(crate) struct Builder<'j> {
     objects: HashMap<u64, &'j Object>,
     anchors: BTreeSet<u64>,
     inlined: BTreeSet<u32>,
+    /// The next instruction was built with the one in front of it.
+    skip: bool,
     /// Why the attempt ends, noted where no error can be returned.
     stop: Option<Stop>,
 }
@@ -284,6 +287,7 @@ impl<'j> Builder<'j> {
             objects,
             anchors: BTreeSet::new(),
             inlined: BTreeSet::new(),
+            skip: false,
             stop: None,
         }
     }

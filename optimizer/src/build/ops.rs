@@ -12,6 +12,9 @@ impl Builder<'_> {
     /// Builds the instruction `at`.
     pub(crate) fn instruction(&mut self) -> Step<()> {
         self.before = None;
+        if std::mem::take(&mut self.skip) {
+            return Ok(());
+        }
         let oparg = self.at.oparg;
         let pair = (oparg >> 4, oparg & 15);
         self.materialize_for_instruction();
@@ -105,11 +108,12 @@ impl Builder<'_> {
             Opcode::UNPACK_SEQUENCE => self.unpack_sequence(oparg)?,
 
             Opcode::BUILD_TUPLE => self.build_tuple(oparg)?,
+            Opcode::BUILD_SLICE => self.build_slice(oparg)?,
+            Opcode::STORE_SLICE => self.store_slice()?,
 
             Opcode::BUILD_LIST
             | Opcode::BUILD_MAP
             | Opcode::BUILD_SET
-            | Opcode::BUILD_SLICE
             | Opcode::BUILD_STRING
             | Opcode::CALL_KW
             | Opcode::CALL_FUNCTION_EX
@@ -137,8 +141,7 @@ impl Builder<'_> {
             | Opcode::STORE_GLOBAL
             | Opcode::UNARY_INVERT
             | Opcode::UNPACK_EX
-            | Opcode::BINARY_SLICE
-            | Opcode::STORE_SLICE => self.general()?,
+            | Opcode::BINARY_SLICE => self.general()?,
 
             // What raises anyway, and what has a flow of its own, is the baseline's.
             Opcode::RAISE_VARARGS | Opcode::RERAISE => self.leave(Reason::RareCase),
@@ -229,7 +232,11 @@ impl Builder<'_> {
         let value = match self.state.locals[index as usize] {
             Entry::Owned(value) | Entry::Borrowed(value) | Entry::Lent(value) => value,
             Entry::Null => self.null(),
-            Entry::Unboxed(_) | Entry::Maybe(..) | Entry::Range(..) | Entry::Tuple(_) => return,
+            Entry::Unboxed(_)
+            | Entry::Maybe(..)
+            | Entry::Range(..)
+            | Entry::Tuple(_)
+            | Entry::Backwards(..) => return,
         };
         self.emit(Op::StoreLocal(index), Type::Void, &[value]);
     }

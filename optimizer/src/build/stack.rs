@@ -123,6 +123,7 @@ impl Builder<'_> {
             Entry::Unboxed(value) => (self.boxed(value), true),
             Entry::Null => (self.emit(Op::ConstRef(NULL_BITS), Type::Ref, &[]), false),
             Entry::Tuple(tuple) => (self.make_tuple(tuple), true),
+            Entry::Backwards(list, last) => (self.make_backwards(list, last), true),
             Entry::Maybe(..) | Entry::Range(..) => (self.not_a_reference(entry), false),
         }
     }
@@ -174,6 +175,7 @@ impl Builder<'_> {
             Entry::Unboxed(value) => self.boxed(value),
             Entry::Null => self.emit(Op::ConstRef(NULL_BITS), Type::Ref, &[]),
             Entry::Tuple(tuple) => self.make_tuple(tuple),
+            Entry::Backwards(list, last) => self.make_backwards(list, last),
             Entry::Maybe(..) | Entry::Range(..) => self.not_a_reference(entry),
         }
     }

@@ -112,6 +112,11 @@ impl Builder<'_> {
     /// Makes an object of the tuple at a place of the operand stack, for all its copies in this frame.
     fn materialize(&mut self, place: usize) {
         let entry = self.state.stack[place];
+        if let Entry::Backwards(list, last) = entry {
+            let made = self.make_backwards(list, last);
+            self.state.stack[place] = Entry::Owned(made);
+            self.before = None;
+        }
         let Some(origin) = self.origin(entry) else {
             return;
         };
@@ -175,6 +180,7 @@ impl Builder<'_> {
                 | Opcode::UNPACK_SEQUENCE
                 | Opcode::BINARY_OP
                 | Opcode::STORE_SUBSCR
+                | Opcode::STORE_SLICE
                 | Opcode::CALL
                 | Opcode::COPY
                 | Opcode::SWAP

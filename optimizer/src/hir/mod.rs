@@ -193,6 +193,10 @@ pub enum Op {
     ArrayItem(ArrayItems),
     /// Stores an item of an `array.array`: array, index (inside, guarded before), an int that fits or a float.
     ArrayStore(ArrayItems),
+    /// Reverses the first items of a list: list, how many (not more than there are).
+    ReverseItems,
+    /// A new list (owned) of the items of a list from an index (inside) on to the first.
+    ListBackwards,
     /// Exchanges an item of a list: list, index (inside, guarded before), value (owned); gives the old item (owned).
     ListExchange,
     /// Leaves unless the operand is exactly a list or a tuple with this many items; gives the address of the items.
@@ -320,6 +324,8 @@ pub enum Entry {
     Range(Value, Value, i64),
     /// A tuple that is not there: index into `Graph::tuples`.
     Tuple(u32),
+    /// A list that is not there: the items of a list from an index on to the first.
+    Backwards(Value, Value),
 }
 
 /// A tuple that is not there.
@@ -341,6 +347,7 @@ impl Entry {
             }
             Entry::Maybe(flag, value) => (Some(flag), Some(value)),
             Entry::Range(next, left, _) => (Some(next), Some(left)),
+            Entry::Backwards(list, last) => (Some(list), Some(last)),
         };
         a.into_iter().chain(b)
     }

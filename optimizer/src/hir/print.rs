@@ -26,6 +26,7 @@ impl Display for Entry {
             Entry::Unboxed(v) => write!(f, "#{v}"),
             Entry::Maybe(flag, v) => write!(f, "#{v}?{flag}"),
             Entry::Tuple(tuple) => write!(f, "tuple{tuple}"),
+            Entry::Backwards(list, last) => write!(f, "{list}[{last}::-1]"),
             Entry::Range(next, left, step) => write!(f, "range({next}, {left} left, {step})"),
         }
     }

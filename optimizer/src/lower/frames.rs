@@ -223,6 +223,9 @@ impl<'c> Lower<'c, '_> {
                 let items = items.map(|item| self.source(*item, handed)).collect();
                 Source::Tuple(tuple.origin, items)
             }
+            Entry::Backwards(list, last) => {
+                Source::Backwards(handed.index(list), handed.index(last))
+            }
             Entry::Range(next, left, step) => {
                 Source::Range(handed.index(next), handed.index(left), step)
             }

@@ -391,6 +391,20 @@ impl<'c> Lower<'c, '_> {
                 self.pointers.insert(value, pointer);
                 object.into()
             }
+            Op::ListBackwards => {
+                let (list, last) = (self.int(args[0])?, self.int(args[1])?);
+                self.call64(self.job.process.list_backwards, &[list.into(), last.into()])?
+                    .into()
+            }
+            Op::ReverseItems => {
+                let (list, count) = (self.int(args[0])?, self.int(args[1])?);
+                self.call(
+                    self.job.process.reverse_items,
+                    None,
+                    &[list.into(), count.into()],
+                )?;
+                return Ok(());
+            }
             Op::MakeTuple => self.make_tuple(args)?.into(),
             Op::Borrow => {
                 let bits = self.int(args[0])?;

@@ -42,7 +42,7 @@ impl<'c> Lower<'c, '_> {
         Ok(match entry {
             Entry::Null | Entry::Range(..) => self.i64(1),
             // The builder made objects of all that a look may show.
-            Entry::Tuple(_) => return Err(LowerError::Kind),
+            Entry::Tuple(_) | Entry::Backwards(..) => return Err(LowerError::Kind),
             Entry::Owned(value) => self.int(value)?,
             Entry::Borrowed(value) | Entry::Lent(value) => {
                 let bits = self.int(value)?;

@@ -90,6 +90,7 @@ impl<'c> Lower<'c, '_> {
                 | Op::CallPython { .. }
                 | Op::NewInstance(_)
                 | Op::MakeTuple
+                | Op::ListBackwards
         )
     }
 

@@ -144,4 +144,6 @@ pub enum Source {
     Range(u16, u16, i64),
     /// A tuple of such items; those of one exit with the same number are one.
     Tuple(u32, Vec<Source>),
+    /// A list of the items of a list from an index on to the first: list, index.
+    Backwards(u16, u16),
 }

@@ -243,6 +243,8 @@ pub enum Seen {
         /// The method.
         function: u64,
     },
+    /// A list subscripted with a slice.
+    ListSlice,
     /// FOR_ITER over a list.
     ListIterator,
     /// FOR_ITER over a tuple.
@@ -422,6 +424,10 @@ process! {
     push_chunk,
     /// `(class) -> object or null`: a new instance.
     new_instance,
+    /// `(bits, last) -> bits`: a new list of the items of a list from `last` on to the first.
+    list_backwards,
+    /// `(bits, count)`: reverses the first items of a list.
+    reverse_items,
     /// `(items, count) -> bits`: a new tuple of objects whose references move.
     make_tuple,
     /// `(bits, bits, operation) -> bits or 0`: arithmetic of exact ints and floats; 0, without an exception, where it raises.

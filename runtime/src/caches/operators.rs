@@ -30,6 +30,8 @@ pub const SAW_ARRAY: u64 = 16;
 pub const SAW_INSTANCE: u64 = 32;
 /// STORE_SUBSCR: a list with an int as subscript.
 pub const SAW_LIST: u64 = 64;
+/// As `SAW_INTS`: a list subscripted with a slice.
+pub const SAW_SLICE: u64 = 128;
 
 /// Notes what kinds of operands an operation had, for the optimizer.
 unsafe fn note_kinds(site: *mut Site, left: *mut PyObject, right: *mut PyObject) {
@@ -60,6 +62,12 @@ unsafe fn note_left(
 ) -> u64 {
     // SAFETY: live objects; the site has a payload.
     unsafe {
+        if subscript
+            && refs::is_exact_list(left)
+            && refs::is_type(right, &raw const ffi::PySlice_Type)
+        {
+            return SAW_SLICE;
+        }
         let (saw, word) = if subscript && is_short_int(right) && !array::descr_of(left).is_null() {
             (SAW_ARRAY, array::descr_of(left) as u64)
         } else {

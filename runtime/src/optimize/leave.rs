@@ -91,6 +91,13 @@ unsafe fn materialize(source: &Source, values: &mut Values) -> Option<(usize, bo
                 ),
                 true,
             ),
+            Source::Backwards(list, last) => {
+                let last = values.word(last).cast_signed();
+                (
+                    list_backwards(values.word(list) as usize, last as usize),
+                    true,
+                )
+            }
             Source::Tuple(number, ref items) => (tuple(number, items, values), true),
         })
     }
@@ -126,6 +133,32 @@ unsafe fn tuple(number: u32, items: &[Source], values: &mut Values) -> usize {
         }
         values.tuples.push((number, made));
         boxed(made)
+    }
+}
+
+/// A new list, as bits, of the items of a list (bits) from `last` on to the first. There is no way back from here without memory.
+pub(super) unsafe extern "C" fn list_backwards(list: usize, last: usize) -> usize {
+    // SAFETY: a valid reference to a list that has the item; making a list runs no Python code.
+    unsafe {
+        let list = (list & !1) as *mut PyObject;
+        let made = ffi::PyList_New(last as isize + 1);
+        if made.is_null() {
+            ffi::Py_FatalError(c"hotstamp: out of memory for a list".as_ptr());
+        }
+        for place in 0..=last {
+            let item = refs::list_item(list, last - place);
+            ffi::PyList_SetItem(made, place as isize, refs::new_ref(item));
+        }
+        boxed(made)
+    }
+}
+
+/// Reverses the first `count` items of a list (bits).
+pub(super) unsafe extern "C" fn reverse_items(list: usize, count: usize) {
+    // SAFETY: a valid reference to a list that has as many items.
+    unsafe {
+        let items = refs::list_items((list & !1) as *mut PyObject);
+        std::slice::from_raw_parts_mut(items, count).reverse();
     }
 }
 

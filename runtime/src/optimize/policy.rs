@@ -613,6 +613,8 @@ fn process(artifact: *mut Artifact) -> Process {
         baseline: leave::run_baseline as *const () as u64,
         push_chunk: leave::push_chunk as *const () as u64,
         new_instance: leave::new_instance as *const () as u64,
+        list_backwards: leave::list_backwards as *const () as u64,
+        reverse_items: leave::reverse_items as *const () as u64,
         make_tuple: leave::make_tuple as *const () as u64,
         number_op: leave::number_op as *const () as u64,
         pow: library("pow"),

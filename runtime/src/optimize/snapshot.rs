@@ -16,7 +16,7 @@ use hotstamp_layout::refs;
 
 use super::operators;
 use crate::caches::operators::{
-    SAW_ARRAY, SAW_FLOATS, SAW_INSTANCE, SAW_INTS, SAW_LIST, SAW_MIXED,
+    SAW_ARRAY, SAW_FLOATS, SAW_INSTANCE, SAW_INTS, SAW_LIST, SAW_MIXED, SAW_SLICE,
 };
 use crate::caches::{self, CacheStubs, MISS_LIMIT, POLYMORPHIC_ENTRIES, PolymorphicEntry, globals};
 use crate::code_data::{CodeData, SIMPLE_ARGUMENTS};
@@ -204,7 +204,9 @@ impl Snapshot<'_> {
                     _ => undecided,
                 },
                 Some(Opcode::BINARY_OP) => {
-                    if words[3] == SAW_ARRAY {
+                    if words[3] == SAW_SLICE {
+                        Seen::ListSlice
+                    } else if words[3] == SAW_ARRAY {
                         operators::array(words[0]).unwrap_or(undecided)
                     } else if words[3] == SAW_INSTANCE {
                         operators::method_names((*site).oparg)
