@@ -39,6 +39,9 @@ impl Job {
     }
 }
 
+/// How the reason of a refusal begins that may not hold when more of the function was executed.
+pub const NOT_WORTH_IT: &str = "not worth it";
+
 /// Switches, from environment variables.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Options {
