@@ -54,6 +54,8 @@ pub struct Hints {
     not_inlined: HashSet<u64>,
     /// GET_ITER instructions (path, offset) whose range must be a real iterator.
     real_ranges: HashSet<(u64, u32)>,
+    /// BUILD_TUPLE instructions (path, offset) whose tuple must be an object.
+    real_tuples: HashSet<(u64, u32)>,
 }
 
 /// Kinds of a loop's slot.
@@ -211,6 +213,8 @@ pub(crate) struct Builder<'j> {
     objects: HashMap<u64, &'j Object>,
     anchors: BTreeSet<u64>,
     inlined: BTreeSet<u32>,
+    /// The BUILD_TUPLE (path, offset) of each tuple that is not there, by its number.
+    tuple_sites: HashMap<u32, (u64, u32)>,
     /// The next instruction was built with the one in front of it.
     skip: bool,
     /// Why the attempt ends, noted where no error can be returned.
@@ -287,6 +291,7 @@ impl<'j> Builder<'j> {
             objects,
             anchors: BTreeSet::new(),
             inlined: BTreeSet::new(),
+            tuple_sites: HashMap::new(),
             skip: false,
             stop: None,
         }

@@ -535,7 +535,7 @@ impl Builder<'_> {
                 return self.do_not_inline();
             }
         }
-        self.materialize_all();
+        self.show_tuples()?;
         let top = self.state.stack.len();
         for place in top - inputs..top {
             match self.state.stack[place] {

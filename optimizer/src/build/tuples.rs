@@ -5,7 +5,7 @@
 use hotstamp_job::Known;
 use hotstamp_layout::opcode::Opcode;
 
-use super::{Builder, Step};
+use super::{Builder, Step, Stop};
 use crate::hir::{Entry, Op, Tuple, Type, Value};
 
 impl Builder<'_> {
@@ -40,7 +40,12 @@ impl Builder<'_> {
                 Entry::Owned(_) | Entry::Borrowed(_) | Entry::Lent(_) | Entry::Unboxed(_)
             )
         };
-        if count == 0 || count > 8 || !items.iter().all(plain) {
+        let site = (self.function().path, self.at.offset.0);
+        if count == 0
+            || count > 8
+            || !items.iter().all(plain)
+            || self.hints.real_tuples.contains(&site)
+        {
             self.materialize_inputs(count as usize);
             return self.general();
         }
@@ -55,6 +60,7 @@ impl Builder<'_> {
             .collect();
         let origin = self.graph.tuples.len() as u32;
         self.graph.tuples.push(Tuple { origin, items });
+        self.tuple_sites.insert(origin, site);
         self.push(Entry::Tuple(origin));
         Ok(())
     }
@@ -166,9 +172,31 @@ impl Builder<'_> {
         }
     }
 
-    /// Makes objects of all tuples on the operand stack.
-    pub(crate) fn materialize_all(&mut self) {
+    /// Somebody may look: makes objects of all tuples of this frame. Those of the callers' frames have to be objects from the start, at the next attempt.
+    pub(crate) fn show_tuples(&mut self) -> Step<()> {
         self.materialize_inputs(self.state.stack.len());
+        for local in 0..self.state.locals.len() {
+            if let Entry::Tuple(tuple) = self.state.locals[local] {
+                let made = self.make_tuple(tuple);
+                self.state.locals[local] = Entry::Owned(made);
+                self.before = None;
+            }
+        }
+        let mut learnt = false;
+        let mut next = self.function().parent.clone();
+        while let Some(state) = next {
+            for entry in state.locals.iter().chain(&state.stack) {
+                if let Some(origin) = self.origin(*entry) {
+                    self.hints.real_tuples.insert(self.tuple_sites[&origin]);
+                    learnt = true;
+                }
+            }
+            next = state.parent.clone();
+        }
+        if learnt {
+            return Err(Stop::Restart);
+        }
+        Ok(())
     }
 
     /// In front of each instruction: only some know what to do with a tuple that is not there.
