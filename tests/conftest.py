@@ -142,10 +142,10 @@ if "hotstamp" in __import__("os").environ.get("QA_CHECK", ""):
 def compare_optimized(run_python, tmp_path):
     """Runs a program interpreted and with the optimizer forced; gives what it printed. `ran` in the program names functions that must have been optimized.
 
-    `from_start`: as HOTSTAMP=1 does it, without frames of a runner beneath the program. `hir`: a pattern that a line of some optimized function's HIR must have.
+    `from_start`: as HOTSTAMP=1 does it, without frames of a runner beneath the program. `hir`: a pattern that a line of some optimized function's HIR must have. `exits`: reasons for which it must have been left.
     """
 
-    def run(source, from_start=False, threshold=2, timeout=600, hir=None):
+    def run(source, from_start=False, threshold=2, timeout=600, hir=None, exits=()):
         program = tmp_path / "program.py"
         program.write_text(textwrap.dedent(source) + OPTIMIZED_EPILOGUE)
         expected = run_python(program)
@@ -160,8 +160,10 @@ def compare_optimized(run_python, tmp_path):
         assert got.stdout == expected.stdout
         seen = ast.literal_eval(got.stderr.splitlines()[-1])
         assert not seen["missing"] and not seen["failed"], seen
+        for reason in exits:
+            assert seen["exits"][reason] > 0, seen["exits"]
         if hir:
-            assert any(re.search(hir, file.read_text()) for file in (tmp_path / "dump").glob("*.hir")), hir
+            assert any(re.search(hir, file.read_text(), re.MULTILINE) for file in (tmp_path / "dump").glob("*.hir")), hir
         return got.stdout
 
     return run

@@ -1,6 +1,6 @@
 //! From a job to an object file and the metadata that its installation needs.
 
-use hotstamp_job::{Job, Metadata};
+use hotstamp_job::{Job, Metadata, NOT_WORTH_IT};
 use inkwell::OptimizationLevel;
 use inkwell::context::Context;
 use thiserror::Error;
@@ -58,7 +58,7 @@ pub fn compile(bytes: &[u8]) -> Result<Artifact, Refusal> {
     let gain = worth::gain(&built.graph, &job);
     if gain < job.options.least_gain {
         return Err(Refusal::Unsupported(format!(
-            "not worth it: baseline code is faster by about {:.0} ns",
+            "{NOT_WORTH_IT}: baseline code is faster by about {:.0} ns",
             -gain
         )));
     }

@@ -60,11 +60,14 @@ fn weigh(graph: &Graph, job: &Job, value: crate::hir::Value) -> f64 {
         | Op::ItemAt(_)
         | Op::StoreInline { .. }
         | Op::StoreSlot(_) => 1.5,
+        Op::ArrayItem(_) | Op::ArrayStore(_) => 8.0,
         Op::FieldStoreFloat(_) | Op::ListStoreFloat | Op::ListExchange => 4.0,
         Op::NextOfList | Op::NextOfTuple | Op::NextOfRange => 2.0,
         Op::NewInstance(_) => 20.0,
         Op::CallPython { .. } => 2.0,
         Op::BoxInt | Op::BoxFloat => -3.0,
+        Op::MakeTuple => -2.0,
+        Op::ReverseItems => 80.0,
         Op::Helper { .. } => {
             let Some(state) = &inst.state else { return 0.0 };
             // Unboxed locals are boxed for whoever looks.

@@ -64,7 +64,7 @@ pub unsafe fn raise_in_frame(
     }
 }
 
-/// Runs the rest of a frame behind the call at `call_offset`, which returned `bits` (owned; 0 with an exception set). Events are polled as after every call. See the module.
+/// Runs the rest of a frame behind the call at `call_offset`, which returned `bits` (owned; 0 with an exception set; pushed unless `dropped`). Events are polled as after every call. See the module.
 ///
 /// # Safety
 /// As `resume_frame`, but that the inputs of the call are gone from the operand stack, and that an exception is set if `bits` is 0.
@@ -74,10 +74,11 @@ pub unsafe fn return_into(
     data: *mut CodeData,
     call_offset: u32,
     bits: usize,
+    dropped: bool,
 ) -> usize {
     // SAFETY: passed on.
     unsafe {
-        let continuation = prepare_return(tstate, frame, data, call_offset, bits);
+        let continuation = prepare_return(tstate, frame, data, call_offset, bits, dropped);
         finish(tstate, frame, data, continuation)
     }
 }
@@ -138,9 +139,19 @@ pub unsafe fn hand_back_returned(
     data: *mut CodeData,
     call_offset: u32,
     bits: usize,
+    dropped: bool,
 ) -> usize {
     // SAFETY: passed on.
-    unsafe { give(prepare_return(tstate, frame, data, call_offset, bits)) }
+    unsafe {
+        give(prepare_return(
+            tstate,
+            frame,
+            data,
+            call_offset,
+            bits,
+            dropped,
+        ))
+    }
 }
 
 /// Leaves a continuation for the stub that entered the optimized code.
@@ -298,6 +309,7 @@ unsafe fn prepare_return(
     data: *mut CodeData,
     call_offset: u32,
     bits: usize,
+    dropped: bool,
 ) -> Continuation {
     // SAFETY: by the contract of `return_into`; the operand stack has room for the result, since the call pushes it.
     unsafe {
@@ -317,6 +329,10 @@ unsafe fn prepare_return(
         {
             StackRef { bits }.xclose();
             return prepare_raise(tstate, frame, data, call_offset);
+        }
+        if dropped {
+            StackRef { bits }.close();
+            return prepare(tstate, frame, data, next);
         }
         (*frame)
             .stackpointer

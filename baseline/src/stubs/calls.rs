@@ -145,7 +145,10 @@ impl<M: MacroAssembler> Builder<M> {
             Reg::A2.at(offset_of!(ffi::PyMethodDescrObject, d_method)),
         );
         m.bind(known);
-        m.branch_stack_below_mem(
+        m.native_stack_pointer(Reg::T3);
+        m.branch_cmp_mem(
+            Cond::Below,
+            Reg::T3,
             tstate(offset_of!(ffi::_PyThreadStateImpl, c_stack_soft_limit)),
             miss,
         );

@@ -86,6 +86,14 @@ impl Builder<'_> {
         self.before();
         let seen = self.seen();
         let kind = binary(oparg);
+        if kind == Binary::Subscript && self.tuple_item() {
+            return Ok(());
+        }
+        // A tuple as the right operand may end up as an argument.
+        if !matches!(seen, Seen::Operator { .. }) {
+            self.materialize_inputs(2);
+            self.before();
+        }
         if kind == Binary::Subscript {
             return self.subscript(&seen);
         }
@@ -98,6 +106,7 @@ impl Builder<'_> {
                 self.int_binary(kind)
             }
             _ if seen == Seen::Nothing => self.never_executed(),
+            _ if matches!(seen, Seen::Operator { .. }) => self.operator(&seen),
             _ if seen == Seen::Numbers => self.number_op(oparg),
             _ => self.general(),
         }
@@ -289,6 +298,12 @@ impl Builder<'_> {
         let (op, class) = match seen {
             Seen::ListItem => (Op::ListItem, self.job.process.list_type),
             Seen::TupleItem => (Op::TupleItem, self.job.process.tuple_type),
+            Seen::ArrayItem {
+                class,
+                descr,
+                items,
+            } => return self.array_item((*class, *descr), *items),
+            Seen::Operator { .. } => return self.operator(seen),
             Seen::Nothing => return self.never_executed(),
             _ => return self.general(),
         };
@@ -315,7 +330,7 @@ impl Builder<'_> {
     }
 
     /// A constant negative index counts from the end; others are left to the bounds check.
-    fn wrap_index(&mut self, entry: Entry, object: Value, place: Value) -> Value {
+    pub(crate) fn wrap_index(&mut self, entry: Entry, object: Value, place: Value) -> Value {
         match self.known(entry) {
             Some(Known::Int(int)) if int < 0 => {
                 let length = self.emit(Op::Length, Type::Int, &[object]);
@@ -327,7 +342,21 @@ impl Builder<'_> {
 
     /// `STORE_SUBSCR`: value, container, subscript.
     pub(crate) fn store_subscript(&mut self) -> Step<()> {
+        if !matches!(self.seen(), Seen::Operator { .. }) {
+            self.materialize_inputs(3);
+        }
         self.before();
+        match self.seen() {
+            Seen::ListItem => {}
+            Seen::ArrayItem {
+                class,
+                descr,
+                items,
+            } => return self.store_array_item((class, descr), items),
+            seen @ Seen::Operator { .. } => return self.operator(&seen),
+            Seen::Nothing => return self.never_executed(),
+            _ => return self.general(),
+        }
         let top = self.state.stack.len();
         let (value, container, index) = (
             self.state.stack[top - 3],
@@ -336,7 +365,7 @@ impl Builder<'_> {
         );
         let list = self.reference(container).filter(|object| {
             !self.failed()
-                && self.unboxed_type(index) == Some(Type::Int)
+                && self.unboxed_type(index).is_none_or(|ty| ty == Type::Int)
                 && self
                     .state
                     .facts

@@ -126,10 +126,7 @@ impl Builder<'_> {
 
     /// Guards what a place of an attribute needs.
     pub(crate) fn guard_attribute(&mut self, object: Value, attribute: Attribute) {
-        if self.state.facts.version.get(&object) != Some(&attribute.version) {
-            self.emit_guarded(Op::GuardVersion(attribute.version), Type::Void, &[object]);
-            self.state.facts.version.insert(object, attribute.version);
-        }
+        self.guard_version(object, attribute.version);
         match attribute.place {
             Place::Inline { valid, .. } => self.guard_inline(object, valid),
             Place::ClassUnshadowed { valid, keys, .. } => {

@@ -14,6 +14,19 @@ pub(super) const INLINE_LOOKS: usize = 4;
 /// Instructions of a graph at which inlining ends.
 const INLINE_GRAPH: usize = 6_000;
 
+/// What becomes of an inlined call's result.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Outcome {
+    /// It is the call's.
+    Pushed,
+    /// It is None, and this instance takes its place.
+    Instance(Value),
+    /// It is an operator's: NotImplemented would mean to ask the other operand.
+    Operator,
+    /// It is dropped.
+    Dropped,
+}
+
 impl Builder<'_> {
     /// `CALL(n)`: callable, self or null, arguments.
     pub(crate) fn call(&mut self, count: u32) -> Step<()> {
@@ -30,6 +43,13 @@ impl Builder<'_> {
         let Some(address) = self.constant_address(callable) else {
             return self.general();
         };
+        if matches!(
+            self.object_kind(address),
+            Some(ObjectKind::Builtin(builtin)) if *builtin != Builtin::IsInstance
+        ) {
+            self.materialize_inputs(count);
+            self.before();
+        }
         let has_self = receiver != Entry::Null;
         let arguments = count + usize::from(has_self);
         match self.object_kind(address).cloned() {
@@ -46,7 +66,7 @@ impl Builder<'_> {
                     self.emit_guarded(Op::GuardFunction(wanted, globals), Type::Void, &[function]);
                 }
                 if self.may_inline(code) {
-                    return self.inline(address, code, arguments, None);
+                    return self.inline(address, code, arguments, Outcome::Pushed);
                 }
                 // The artifact keeps the function: the operand stack and the callee's frame borrow it.
                 if let Entry::Lent(value) = callable {
@@ -72,7 +92,7 @@ impl Builder<'_> {
             .wrapping_add(u64::from(self.at.offset.0) + 1)
     }
 
-    fn may_inline(&self, code: u32) -> bool {
+    pub(crate) fn may_inline(&self, code: u32) -> bool {
         let callee = &self.job.codes[code as usize];
         self.job.options.inline
             && callee.plain_start
@@ -135,18 +155,31 @@ impl Builder<'_> {
         facts.version.insert(instance, version);
         facts.inline.insert(instance);
         facts.fresh.insert(instance);
-        self.inline(init, code, count, Some(instance))
+        self.inline(init, code, count, Outcome::Instance(instance))
     }
 
     /// Moves the arguments into an inlined frame and builds the callee's body here.
-    fn inline(
+    pub(crate) fn inline(
         &mut self,
         function: u64,
         code: u32,
         arguments: usize,
-        instance: Option<Value>,
+        outcome: Outcome,
     ) -> Step<()> {
+        let instance = match outcome {
+            Outcome::Instance(instance) => Some(instance),
+            _ => None,
+        };
         let path = self.path_of();
+        // An object that both the caller's local and the argument are would become two.
+        if self
+            .state
+            .locals
+            .iter()
+            .any(|entry| matches!(entry, Entry::Tuple(_)))
+        {
+            self.materialize_inputs(arguments);
+        }
         self.own_all();
         let callee = &self.job.codes[code as usize];
         let (nlocalsplus, offset) = (callee.nlocalsplus as usize, self.at.offset.0);
@@ -181,6 +214,9 @@ impl Builder<'_> {
         let mut parent = self.frame_state(offset);
         if let Some(instance) = instance {
             std::rc::Rc::make_mut(&mut parent).instance = Some(instance);
+        }
+        if outcome == Outcome::Dropped {
+            std::rc::Rc::make_mut(&mut parent).drops_result = true;
         }
         let caller = self.function().context;
         let caller_state = self.state.clone();
@@ -218,7 +254,15 @@ impl Builder<'_> {
                 });
                 continue;
             }
+            if outcome == Outcome::Operator && self.may_be_not_implemented(value) {
+                self.hints.not_inlined.insert(path);
+                return Err(super::Stop::Restart);
+            }
             self.return_inlined(value, &caller_state)?;
+            if outcome == Outcome::Dropped {
+                let result = self.pop();
+                self.release_entry(result);
+            }
             edges.push(super::Edge {
                 block: self.block,
                 state: self.state.clone(),
@@ -241,6 +285,7 @@ impl Builder<'_> {
                     None => Entry::Owned(self.take_owned(Entry::Borrowed(value))),
                 }
             }
+            Entry::Tuple(tuple) => self.own_tuple(tuple),
             Entry::Range(..) | Entry::Maybe(..) => return self.unsupported("a virtual result"),
             other => other,
         };
@@ -367,6 +412,14 @@ impl Builder<'_> {
                     }
                     _ => return self.general(),
                 };
+                self.finish_call(Entry::Unboxed(result))
+            }
+            (Builtin::IsInstance, 2) if !has_self => {
+                let (object, class) = (argument(self, 0), argument(self, 1));
+                let Some(result) = self.is_instance(object, class) else {
+                    return self.general();
+                };
+                let result = self.bool(result);
                 self.finish_call(Entry::Unboxed(result))
             }
             (Builtin::Len, 1) if !has_self => {

@@ -4,13 +4,17 @@
 //! What a loop's phis should be is not known when its head is built. The builder guesses, writes down what it learns in `Hints`, and starts again until nothing is learnt.
 
 mod arith;
+mod arrays;
 mod attributes;
 mod calls;
 mod cfg;
 mod iteration;
 mod join;
+mod operators;
 mod ops;
+mod slices;
 mod stack;
+mod tuples;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::rc::Rc;
@@ -50,6 +54,8 @@ pub struct Hints {
     not_inlined: HashSet<u64>,
     /// GET_ITER instructions (path, offset) whose range must be a real iterator.
     real_ranges: HashSet<(u64, u32)>,
+    /// BUILD_TUPLE instructions (path, offset) whose tuple must be an object.
+    real_tuples: HashSet<(u64, u32)>,
 }
 
 /// Kinds of a loop's slot.
@@ -82,6 +88,8 @@ pub(crate) type Step<T> = Result<T, Stop>;
 pub(crate) struct Facts {
     /// Exact builtin class of a Ref.
     class: HashMap<Value, u64>,
+    /// What describes the items of an `array.array`.
+    arrays: HashMap<Value, u64>,
     /// The unboxed value of a Ref.
     unboxed: HashMap<Value, Value>,
     /// Version tag of a Ref's class. Lost when Python code may run.
@@ -122,6 +130,8 @@ impl Facts {
     fn meet(&mut self, other: &Facts) {
         self.class
             .retain(|key, value| other.class.get(key) == Some(value));
+        self.arrays
+            .retain(|key, value| other.arrays.get(key) == Some(value));
         self.unboxed
             .retain(|key, value| other.unboxed.get(key) == Some(value));
         self.version
@@ -203,6 +213,10 @@ pub(crate) struct Builder<'j> {
     objects: HashMap<u64, &'j Object>,
     anchors: BTreeSet<u64>,
     inlined: BTreeSet<u32>,
+    /// The BUILD_TUPLE (path, offset) of each tuple that is not there, by its number.
+    tuple_sites: HashMap<u32, (u64, u32)>,
+    /// The next instruction was built with the one in front of it.
+    skip: bool,
     /// Why the attempt ends, noted where no error can be returned.
     stop: Option<Stop>,
 }
@@ -277,6 +291,8 @@ impl<'j> Builder<'j> {
             objects,
             anchors: BTreeSet::new(),
             inlined: BTreeSet::new(),
+            tuple_sites: HashMap::new(),
+            skip: false,
             stop: None,
         }
     }
@@ -500,6 +516,7 @@ impl<'j> Builder<'j> {
             locals: self.state.locals.clone(),
             stack: self.state.stack.clone(),
             instance: None,
+            drops_result: false,
             parent: function.parent.clone(),
         })
     }

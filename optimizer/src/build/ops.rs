@@ -12,8 +12,12 @@ impl Builder<'_> {
     /// Builds the instruction `at`.
     pub(crate) fn instruction(&mut self) -> Step<()> {
         self.before = None;
+        if std::mem::take(&mut self.skip) {
+            return Ok(());
+        }
         let oparg = self.at.oparg;
         let pair = (oparg >> 4, oparg & 15);
+        self.materialize_for_instruction();
         match self.at.opcode {
             Opcode::NOP | Opcode::NOT_TAKEN | Opcode::RESUME => {}
 
@@ -103,11 +107,13 @@ impl Builder<'_> {
             Opcode::CALL => self.call(oparg)?,
             Opcode::UNPACK_SEQUENCE => self.unpack_sequence(oparg)?,
 
-            Opcode::BUILD_TUPLE
-            | Opcode::BUILD_LIST
+            Opcode::BUILD_TUPLE => self.build_tuple(oparg)?,
+            Opcode::BUILD_SLICE => self.build_slice(oparg)?,
+            Opcode::STORE_SLICE => self.store_slice()?,
+
+            Opcode::BUILD_LIST
             | Opcode::BUILD_MAP
             | Opcode::BUILD_SET
-            | Opcode::BUILD_SLICE
             | Opcode::BUILD_STRING
             | Opcode::CALL_KW
             | Opcode::CALL_FUNCTION_EX
@@ -135,8 +141,7 @@ impl Builder<'_> {
             | Opcode::STORE_GLOBAL
             | Opcode::UNARY_INVERT
             | Opcode::UNPACK_EX
-            | Opcode::BINARY_SLICE
-            | Opcode::STORE_SLICE => self.general()?,
+            | Opcode::BINARY_SLICE => self.general()?,
 
             // What raises anyway, and what has a flow of its own, is the baseline's.
             Opcode::RAISE_VARARGS | Opcode::RERAISE => self.leave(Reason::RareCase),
@@ -158,6 +163,7 @@ impl Builder<'_> {
             }
             // The bytecode compiler knows that it is bound here.
             Entry::Maybe(_, value) => Entry::Unboxed(value),
+            Entry::Tuple(tuple) => self.lend_tuple(tuple),
             other => other,
         };
         self.push(entry);
@@ -172,6 +178,10 @@ impl Builder<'_> {
                 self.push_unboxed(value);
             }
             Entry::Unboxed(value) => self.push_unboxed(value),
+            Entry::Tuple(tuple) => {
+                let lent = self.lend_tuple(tuple);
+                self.push(lent);
+            }
             entry => {
                 if let Some(value) = self.reference(entry) {
                     self.emit_guarded(Op::GuardBound, Type::Void, &[value]);
@@ -182,16 +192,23 @@ impl Builder<'_> {
     }
 
     fn store_fast(&mut self, index: u32) {
+        if !self.is_inlined() {
+            self.materialize_inputs(1);
+        }
         let entry = self.pop();
         let entry = match entry {
             Entry::Borrowed(_) | Entry::Lent(_) => {
                 let value = self.take_owned(entry);
                 Entry::Owned(value)
             }
+            Entry::Tuple(tuple) => self.own_tuple(tuple),
             other => other,
         };
         let old = self.state.locals[index as usize];
         // Entries of the operand stack that borrow from the local get references of their own.
+        if matches!(old, Entry::Tuple(_)) {
+            self.own_all();
+        }
         if let Entry::Owned(value) = old {
             for place in 0..self.state.stack.len() {
                 if matches!(self.state.stack[place], Entry::Borrowed(v) | Entry::Lent(v) if v == value)
@@ -215,7 +232,11 @@ impl Builder<'_> {
         let value = match self.state.locals[index as usize] {
             Entry::Owned(value) | Entry::Borrowed(value) | Entry::Lent(value) => value,
             Entry::Null => self.null(),
-            Entry::Unboxed(_) | Entry::Maybe(..) | Entry::Range(..) => return,
+            Entry::Unboxed(_)
+            | Entry::Maybe(..)
+            | Entry::Range(..)
+            | Entry::Tuple(_)
+            | Entry::Backwards(..) => return,
         };
         self.emit(Op::StoreLocal(index), Type::Void, &[value]);
     }
@@ -240,6 +261,7 @@ impl Builder<'_> {
         let entry = self.state.stack[self.state.stack.len() - n as usize];
         let copied = match entry {
             Entry::Owned(value) => Entry::Lent(value),
+            Entry::Tuple(tuple) => self.own_tuple(tuple),
             other => other,
         };
         // The original may be consumed before the copy: it needs its own reference then.
@@ -361,6 +383,13 @@ impl Builder<'_> {
 
     /// `UNPACK_SEQUENCE(n)`: the first item comes to the top.
     fn unpack_sequence(&mut self, count: u32) -> Step<()> {
+        self.before();
+        let entry = self.state.stack[self.state.stack.len() - 1];
+        if let Entry::Tuple(tuple) = entry
+            && self.unpack_tuple(tuple, count)
+        {
+            return Ok(());
+        }
         self.before();
         let entry = self.state.stack[self.state.stack.len() - 1];
         let (Some(sequence), false) = (self.reference(entry), self.failed()) else {
@@ -506,6 +535,7 @@ impl Builder<'_> {
                 return self.do_not_inline();
             }
         }
+        self.show_tuples()?;
         let top = self.state.stack.len();
         for place in top - inputs..top {
             match self.state.stack[place] {

@@ -122,6 +122,8 @@ impl Builder<'_> {
             Entry::Owned(value) | Entry::Borrowed(value) | Entry::Lent(value) => (value, false),
             Entry::Unboxed(value) => (self.boxed(value), true),
             Entry::Null => (self.emit(Op::ConstRef(NULL_BITS), Type::Ref, &[]), false),
+            Entry::Tuple(tuple) => (self.make_tuple(tuple), true),
+            Entry::Backwards(list, last) => (self.make_backwards(list, last), true),
             Entry::Maybe(..) | Entry::Range(..) => (self.not_a_reference(entry), false),
         }
     }
@@ -172,6 +174,8 @@ impl Builder<'_> {
             }
             Entry::Unboxed(value) => self.boxed(value),
             Entry::Null => self.emit(Op::ConstRef(NULL_BITS), Type::Ref, &[]),
+            Entry::Tuple(tuple) => self.make_tuple(tuple),
+            Entry::Backwards(list, last) => self.make_backwards(list, last),
             Entry::Maybe(..) | Entry::Range(..) => self.not_a_reference(entry),
         }
     }
@@ -194,6 +198,9 @@ impl Builder<'_> {
         if let Some(class) = facts.class.get(&from).copied() {
             facts.class.insert(to, class);
         }
+        if let Some(descr) = facts.arrays.get(&from).copied() {
+            facts.arrays.insert(to, descr);
+        }
         if let Some(unboxed) = facts.unboxed.get(&from).copied() {
             facts.unboxed.insert(to, unboxed);
         }
@@ -214,6 +221,9 @@ impl Builder<'_> {
             if let Entry::Lent(value) = self.state.stack[index] {
                 let owned = self.take_owned(Entry::Lent(value));
                 self.state.stack[index] = Entry::Owned(owned);
+            }
+            if let Entry::Tuple(tuple) = self.state.stack[index] {
+                self.state.stack[index] = self.own_tuple(tuple);
             }
         }
         self.before = None;
@@ -279,8 +289,10 @@ impl Builder<'_> {
 
     /// Releases what an entry owned.
     pub(crate) fn release_entry(&mut self, entry: Entry) {
-        if let Entry::Owned(value) = entry {
-            self.release(value);
+        match entry {
+            Entry::Owned(value) => self.release(value),
+            Entry::Tuple(tuple) => self.release_tuple(tuple),
+            _ => {}
         }
     }
 

@@ -10,6 +10,7 @@ pub mod verify;
 
 use std::rc::Rc;
 
+pub use hotstamp_job::ArrayItems;
 pub use hotstamp_job::artifact::Reason;
 
 /// A value: the index of the instruction that gives it.
@@ -156,6 +157,8 @@ pub enum Op {
     Guard(Reason),
     /// Leaves unless the object's class is this one exactly.
     GuardClass(u64),
+    /// Leaves unless the object is an `array.array` (the class) whose items are described so.
+    GuardArray(u64, u64),
     /// Leaves unless the object's class has this version tag.
     GuardVersion(u32),
     /// Leaves unless the operand is a class whose metaclass is `type`, with this version tag.
@@ -186,6 +189,14 @@ pub enum Op {
     ListItem,
     /// Item of a tuple: as `ListItem`.
     TupleItem,
+    /// Item of an `array.array` with such items: array, index; leaves if out of range.
+    ArrayItem(ArrayItems),
+    /// Stores an item of an `array.array`: array, index (inside, guarded before), an int that fits or a float.
+    ArrayStore(ArrayItems),
+    /// Reverses the first items of a list: list, how many (not more than there are).
+    ReverseItems,
+    /// A new list (owned) of the items of a list from an index (inside) on to the first.
+    ListBackwards,
     /// Exchanges an item of a list: list, index (inside, guarded before), value (owned); gives the old item (owned).
     ListExchange,
     /// Leaves unless the operand is exactly a list or a tuple with this many items; gives the address of the items.
@@ -258,6 +269,8 @@ pub enum Op {
         /// First code unit.
         start: u64,
     },
+    /// A new tuple of the operands (owned), which move.
+    MakeTuple,
     /// A new instance of a class made by `object.__new__` (owned); the class.
     NewInstance(u64),
     /// Leaves if something is pending.
@@ -309,33 +322,34 @@ pub enum Entry {
     Maybe(Value, Value),
     /// A range iterator: next value, how many are left, step.
     Range(Value, Value, i64),
+    /// A tuple that is not there: index into `Graph::tuples`.
+    Tuple(u32),
+    /// A list that is not there: the items of a list from an index on to the first.
+    Backwards(Value, Value),
+}
+
+/// A tuple that is not there.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tuple {
+    /// Copies of one tuple have the same number.
+    pub origin: u32,
+    /// Its items: references or unboxed values.
+    pub items: Vec<Entry>,
 }
 
 impl Entry {
-    /// The values that the entry needs.
+    /// The values that the entry needs, but for the items of a tuple.
     pub fn values(&self) -> impl Iterator<Item = Value> {
         let (a, b) = match *self {
-            Entry::Null => (None, None),
+            Entry::Null | Entry::Tuple(_) => (None, None),
             Entry::Owned(v) | Entry::Borrowed(v) | Entry::Lent(v) | Entry::Unboxed(v) => {
                 (Some(v), None)
             }
             Entry::Maybe(flag, value) => (Some(flag), Some(value)),
             Entry::Range(next, left, _) => (Some(next), Some(left)),
+            Entry::Backwards(list, last) => (Some(list), Some(last)),
         };
         a.into_iter().chain(b)
-    }
-
-    /// The entry with other values.
-    pub fn map(self, mut f: impl FnMut(Value) -> Value) -> Entry {
-        match self {
-            Entry::Null => Entry::Null,
-            Entry::Owned(v) => Entry::Owned(f(v)),
-            Entry::Borrowed(v) => Entry::Borrowed(f(v)),
-            Entry::Lent(v) => Entry::Lent(f(v)),
-            Entry::Unboxed(v) => Entry::Unboxed(f(v)),
-            Entry::Maybe(flag, v) => Entry::Maybe(f(flag), f(v)),
-            Entry::Range(next, left, step) => Entry::Range(f(next), f(left), step),
-        }
     }
 }
 
@@ -352,6 +366,8 @@ pub struct FrameState {
     pub stack: Vec<Entry>,
     /// The instance that the call in progress makes (owned): it takes the place of `__init__`'s result.
     pub instance: Option<Value>,
+    /// The call in progress is of a method whose result is dropped (STORE_SUBSCR).
+    pub drops_result: bool,
     /// The caller, for inlined frames.
     pub parent: Option<Rc<FrameState>>,
 }
@@ -403,6 +419,8 @@ pub struct Graph {
     pub blocks: Vec<Block>,
     /// The first is the compiled function.
     pub contexts: Vec<Context>,
+    /// Tuples that are not there.
+    pub tuples: Vec<Tuple>,
 }
 
 impl Graph {

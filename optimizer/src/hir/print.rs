@@ -25,6 +25,8 @@ impl Display for Entry {
             Entry::Lent(v) => write!(f, "+{v}"),
             Entry::Unboxed(v) => write!(f, "#{v}"),
             Entry::Maybe(flag, v) => write!(f, "#{v}?{flag}"),
+            Entry::Tuple(tuple) => write!(f, "tuple{tuple}"),
+            Entry::Backwards(list, last) => write!(f, "{list}[{last}::-1]"),
             Entry::Range(next, left, step) => write!(f, "range({next}, {left} left, {step})"),
         }
     }
@@ -67,6 +69,13 @@ impl Display for Inst {
 
 impl Display for Graph {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        for (index, tuple) in self.tuples.iter().enumerate() {
+            write!(f, "tuple{index}: of tuple{} (", tuple.origin)?;
+            for (index, item) in tuple.items.iter().enumerate() {
+                write!(f, "{}{item}", if index == 0 { "" } else { " " })?;
+            }
+            writeln!(f, ")")?;
+        }
         for (index, block) in self.blocks.iter().enumerate() {
             if block.end == End::None && block.insts.is_empty() {
                 continue;

@@ -35,7 +35,11 @@ pub fn verify(graph: &Graph) -> Result<(), Broken> {
             let mut all = Vec::new();
             let mut next = Some(state);
             while let Some(state) = next {
-                for entry in state.locals.iter().chain(&state.stack) {
+                let mut entries: Vec<&Entry> = state.locals.iter().chain(&state.stack).collect();
+                while let Some(entry) = entries.pop() {
+                    if let Entry::Tuple(tuple) = entry {
+                        entries.extend(&graph.tuples[*tuple as usize].items);
+                    }
                     let want = match entry {
                         Entry::Owned(_) | Entry::Borrowed(_) | Entry::Lent(_) => Some(Type::Ref),
                         _ => None,

@@ -248,6 +248,15 @@ impl<'c> Lower<'c, '_> {
                     _ => Source::MaybeFloat(flag, index),
                 }
             }
+            Entry::Tuple(tuple) => {
+                let tuple = &self.graph.tuples[tuple as usize];
+                let items = tuple.items.iter();
+                let items = items.map(|item| self.source(*item, handed)).collect();
+                Source::Tuple(tuple.origin, items)
+            }
+            Entry::Backwards(list, last) => {
+                Source::Backwards(handed.index(list), handed.index(last))
+            }
             Entry::Range(next, left, step) => {
                 Source::Range(handed.index(next), handed.index(left), step)
             }
@@ -281,6 +290,7 @@ impl<'c> Lower<'c, '_> {
             instance: state
                 .instance
                 .map(|value| self.source(Entry::Owned(value), handed)),
+            drops_result: state.drops_result,
         }
     }
 
@@ -361,6 +371,7 @@ impl<'c> Lower<'c, '_> {
             instance: state
                 .instance
                 .map(|value| self.source(Entry::Owned(value), handed)),
+            drops_result: state.drops_result,
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::mem::offset_of;
 
+use hotstamp_layout::array::ArrayObject;
 use hotstamp_layout::ffi;
 use inkwell::IntPredicate;
 use inkwell::values::IntValue;
@@ -25,6 +26,18 @@ impl<'c> Lower<'c, '_> {
                 let found = self.load64(object, OB_TYPE)?;
                 (
                     self.compare(IntPredicate::EQ, found, self.i64(class))?,
+                    Reason::TypeGuard,
+                )
+            }
+            Op::GuardArray(class, descr) => {
+                let object = object(self)?;
+                let found = self.load64(object, OB_TYPE)?;
+                let is_array = self.compare(IntPredicate::EQ, found, self.i64(class))?;
+                let exit = self.exit_block(Reason::TypeGuard, &state)?;
+                self.expect(is_array, exit)?;
+                let found = self.load64(object, offset_of!(ArrayObject, ob_descr))?;
+                (
+                    self.compare(IntPredicate::EQ, found, self.i64(descr))?,
                     Reason::TypeGuard,
                 )
             }

@@ -169,6 +169,7 @@ impl<'c> Lower<'c, '_> {
                 return self.expect(condition, exit);
             }
             Op::GuardClass(_)
+            | Op::GuardArray(..)
             | Op::GuardVersion(_)
             | Op::GuardClassObject(_)
             | Op::GuardInline(_)
@@ -228,6 +229,8 @@ impl<'c> Lower<'c, '_> {
                 let item = self.load_pointer(place, 0)?;
                 return self.set_borrowed(value, item);
             }
+            Op::ArrayItem(items) => self.array_item(value, *items)?,
+            Op::ArrayStore(items) => return self.array_store(value, *items),
             Op::ListExchange => {
                 let object = self.object(args[0])?;
                 let index = self.int(args[1])?;
@@ -388,6 +391,21 @@ impl<'c> Lower<'c, '_> {
                 self.pointers.insert(value, pointer);
                 object.into()
             }
+            Op::ListBackwards => {
+                let (list, last) = (self.int(args[0])?, self.int(args[1])?);
+                self.call64(self.job.process.list_backwards, &[list.into(), last.into()])?
+                    .into()
+            }
+            Op::ReverseItems => {
+                let (list, count) = (self.int(args[0])?, self.int(args[1])?);
+                self.call(
+                    self.job.process.reverse_items,
+                    None,
+                    &[list.into(), count.into()],
+                )?;
+                return Ok(());
+            }
+            Op::MakeTuple => self.make_tuple(args)?.into(),
             Op::Borrow => {
                 let bits = self.int(args[0])?;
                 self.b.build_or(bits, self.i64(1), "")?.into()

@@ -41,6 +41,8 @@ impl<'c> Lower<'c, '_> {
     fn slot_bits(&mut self, entry: Entry, boxes: &mut Vec<IntValue<'c>>) -> Lowered<IntValue<'c>> {
         Ok(match entry {
             Entry::Null | Entry::Range(..) => self.i64(1),
+            // The builder made objects of all that a look may show.
+            Entry::Tuple(_) | Entry::Backwards(..) => return Err(LowerError::Kind),
             Entry::Owned(value) => self.int(value)?,
             Entry::Borrowed(value) | Entry::Lent(value) => {
                 let bits = self.int(value)?;

@@ -2,6 +2,7 @@
 //!
 //! Everything foreign is a 64-bit constant: the code refers to nothing outside of itself by name.
 
+mod arrays;
 mod frames;
 mod guards;
 mod instructions;

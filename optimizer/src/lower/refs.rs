@@ -89,6 +89,8 @@ impl<'c> Lower<'c, '_> {
                 | Op::BoxMaybe
                 | Op::CallPython { .. }
                 | Op::NewInstance(_)
+                | Op::MakeTuple
+                | Op::ListBackwards
         )
     }
 
@@ -235,6 +237,19 @@ impl<'c> Lower<'c, '_> {
         self.b.build_unconditional_branch(done)?;
         self.b.position_at_end(done);
         Ok(())
+    }
+
+    /// A new tuple of references that move: from the heap, by a call that gets them in the buffer.
+    pub(super) fn make_tuple(&mut self, items: &[Value]) -> Lowered<IntValue<'c>> {
+        for (index, &item) in items.iter().enumerate() {
+            let pointer = self.heap_pointer(item)?;
+            self.store(self.buffer, index * 8, pointer.into())?;
+        }
+        self.max_values = self.max_values.max(items.len());
+        self.call64(
+            self.job.process.make_tuple,
+            &[self.buffer.into(), self.i64(items.len() as u64).into()],
+        )
     }
 
     // ---- boxes ----

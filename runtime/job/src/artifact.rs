@@ -100,6 +100,8 @@ pub struct FramePlan {
     pub stack: Vec<Source>,
     /// The call makes an instance, whose `__init__` is the next frame: what takes the place of its result.
     pub instance: Option<Source>,
+    /// The next frame's result is dropped: it is that of a method behind a statement such as `a[b] = c`.
+    pub drops_result: bool,
 }
 
 /// What becomes of the reference in a value.
@@ -114,7 +116,7 @@ pub enum Mode {
 }
 
 /// Where a slot's value comes from; indices into the values that the code hands over.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Source {
     /// In the slot already.
     InPlace,
@@ -140,4 +142,8 @@ pub enum Source {
     ConstantFloat(f64),
     /// A range iterator: next value, how many are left, step.
     Range(u16, u16, i64),
+    /// A tuple of such items; those of one exit with the same number are one.
+    Tuple(u32, Vec<Source>),
+    /// A list of the items of a list from an index on to the first: list, index.
+    Backwards(u16, u16),
 }

@@ -39,6 +39,9 @@ impl Job {
     }
 }
 
+/// How the reason of a refusal begins that may not hold when more of the function was executed.
+pub const NOT_WORTH_IT: &str = "not worth it";
+
 /// Switches, from environment variables.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Options {
@@ -225,6 +228,26 @@ pub enum Seen {
     ListItem,
     /// `tuple[int]`
     TupleItem,
+    /// Subscript of an `array.array` with an int.
+    ArrayItem {
+        /// The class.
+        class: u64,
+        /// What describes the items (`ob_descr`).
+        descr: u64,
+        /// What the items are.
+        items: ArrayItems,
+    },
+    /// An operator whose left operand's class has a Python method for it, which is what runs first.
+    Operator {
+        /// Version tag of the left operand's class (of a subscript: the container's).
+        left: u32,
+        /// What the right operand has to be.
+        right: RightOperand,
+        /// The method.
+        function: u64,
+    },
+    /// A list subscripted with a slice.
+    ListSlice,
     /// FOR_ITER over a list.
     ListIterator,
     /// FOR_ITER over a tuple.
@@ -267,6 +290,28 @@ pub enum Seen {
         /// `__init__`.
         init: u64,
     },
+}
+
+/// Items of an `array.array`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ArrayItems {
+    /// Floats of so many bytes.
+    Float(u8),
+    /// Ints with a sign, of so many bytes.
+    Signed(u8),
+    /// Ints without a sign, of so many bytes (not 8, which do not fit).
+    Unsigned(u8),
+}
+
+/// What the right operand of an operator has to be, so that its class has no say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RightOperand {
+    /// Anything.
+    Any,
+    /// An instance of exactly this builtin class.
+    Class(u64),
+    /// An instance of a class with this version tag.
+    Version(u32),
 }
 
 /// How an attribute is found for one type.
@@ -356,6 +401,8 @@ process! {
     false_object,
     /// Address of None.
     none_object,
+    /// Address of NotImplemented.
+    not_implemented,
     /// Head of the free list of floats.
     float_freelist,
     /// Head of the free list of ints.
@@ -380,6 +427,12 @@ process! {
     push_chunk,
     /// `(class) -> object or null`: a new instance.
     new_instance,
+    /// `(bits, last) -> bits`: a new list of the items of a list from `last` on to the first.
+    list_backwards,
+    /// `(bits, count)`: reverses the first items of a list.
+    reverse_items,
+    /// `(items, count) -> bits`: a new tuple of objects whose references move.
+    make_tuple,
     /// `(bits, bits, operation) -> bits or 0`: arithmetic of exact ints and floats; 0, without an exception, where it raises.
     number_op,
     /// `(f64, f64) -> f64`: C's `pow`, where Python's float power equals it.

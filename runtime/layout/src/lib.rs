@@ -4,6 +4,7 @@
 //! This is the lowest layer: it knows nothing of compiled code.
 
 pub mod analysis;
+pub mod array;
 pub mod bytecode;
 pub mod ffi;
 pub mod opcode;

@@ -1,9 +1,10 @@
 //! BINARY_OP, COMPARE_OP, STORE_SUBSCR and TO_BOOL.
 
+use hotstamp_layout::array;
 use hotstamp_layout::ffi::{self, PyObject, PyThreadState};
 use hotstamp_layout::refs::{self, StackRef};
 
-use super::{CacheStubs, note_miss, quick, set};
+use super::{CacheStubs, is_stale, note_miss, quick, set};
 use crate::Frame;
 use crate::helpers::operators::{reg_binary_op, reg_compare_op, reg_to_bool};
 use crate::helpers::subscripts::reg_store_subscr;
@@ -15,14 +16,57 @@ unsafe fn is_small_int(object: *mut PyObject) -> bool {
     unsafe { refs::is_exact_long(object) && refs::long_is_compact(object.cast()) }
 }
 
-/// Payload word 3 says what kinds of operands a site has seen when it missed: two ints of at most two digits.
+/// The low byte of payload word 3 says what kinds of operands a site has seen when it missed. What goes with a kind is in the other bytes.
+pub const SAW_KINDS: u64 = 0xff;
+/// Two ints of at most two digits.
 pub const SAW_INTS: u64 = 1;
-/// As `SAW_INTS`: two floats.
+/// Two floats.
 pub const SAW_FLOATS: u64 = 2;
-/// As `SAW_INTS`: such an int and a float.
+/// Such an int and a float.
 pub const SAW_MIXED: u64 = 4;
-/// As `SAW_INTS`: anything else.
+/// Anything else.
 pub const SAW_OTHER: u64 = 8;
+/// An `array.array` subscripted with an int; with it its `ob_descr`.
+pub const SAW_ARRAY: u64 = 16;
+/// An instance of a Python class on the left (a subscript: as the container); with it `Versions`.
+pub const SAW_INSTANCE: u64 = 32;
+/// STORE_SUBSCR: a list with an int as subscript.
+pub const SAW_LIST: u64 = 64;
+/// A list subscripted with a slice.
+pub const SAW_SLICE: u64 = 128;
+
+/// What goes with a site's kinds.
+pub fn seen_with(word: u64) -> u64 {
+    word >> 8
+}
+
+/// Version tags of the operands' classes in 28 bits each; of the right one 0 if it does not matter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Versions {
+    /// Of the left operand.
+    pub left: u32,
+    /// Of the right operand.
+    pub right: u32,
+}
+
+impl Versions {
+    const BITS: u32 = 28;
+
+    fn pack(self) -> Option<u64> {
+        let fits = |version: u32| version >> Self::BITS == 0;
+        (fits(self.left) && fits(self.right))
+            .then(|| u64::from(self.left) | u64::from(self.right) << Self::BITS)
+    }
+
+    /// From what goes with `SAW_INSTANCE`.
+    pub fn unpack(noted: u64) -> Versions {
+        let mask = (1 << Self::BITS) - 1;
+        Versions {
+            left: (noted & mask) as u32,
+            right: (noted >> Self::BITS & mask) as u32,
+        }
+    }
+}
 
 /// Notes what kinds of operands an operation had, for the optimizer.
 unsafe fn note_kinds(site: *mut Site, left: *mut PyObject, right: *mut PyObject) {
@@ -37,9 +81,71 @@ unsafe fn note_kinds(site: *mut Site, left: *mut PyObject, right: *mut PyObject)
             (0, 0) => SAW_INTS,
             (1, 1) => SAW_FLOATS,
             (0, 1) | (1, 0) => SAW_MIXED,
+            (2, _) => {
+                let subscript = (*site).oparg == ffi::NB_SUBSCR;
+                return note_left(site, left, right, subscript);
+            }
             _ => SAW_OTHER,
         };
         (*Site::payload(site)).words[3] |= saw;
+    }
+}
+
+/// Notes what a left operand is that is no number.
+unsafe fn note_left(site: *mut Site, left: *mut PyObject, right: *mut PyObject, subscript: bool) {
+    // SAFETY: live objects; the site has a payload.
+    unsafe {
+        let word = &raw mut (*Site::payload(site)).words[3];
+        let (saw, with) = seen_left(left, right, subscript);
+        let noted = seen_with(*word);
+        let is_outdated =
+            *word & SAW_ARRAY == 0 && noted != 0 && is_stale(Versions::unpack(noted).left);
+        if with == 0 || noted == with {
+            *word |= saw;
+        } else if noted == 0 || is_outdated {
+            *word = *word & SAW_KINDS | saw | with << 8;
+        } else {
+            *word |= SAW_OTHER;
+        }
+    }
+}
+
+/// The kind of a left operand that is no number, and what goes with it (0 for nothing).
+unsafe fn seen_left(left: *mut PyObject, right: *mut PyObject, subscript: bool) -> (u64, u64) {
+    // SAFETY: live objects.
+    unsafe {
+        if subscript
+            && refs::is_exact_list(left)
+            && refs::is_type(right, &raw const ffi::PySlice_Type)
+        {
+            return (SAW_SLICE, 0);
+        }
+        if subscript && is_short_int(right) {
+            let descr = array::descr_of(left) as u64;
+            // User space ends far below.
+            if descr != 0 && descr >> 56 == 0 {
+                return (SAW_ARRAY, descr);
+            }
+        }
+        let (ours, theirs) = (refs::type_of(left), refs::type_of(right));
+        if (*ours).tp_flags & u64::from(ffi::Py_TPFLAGS_HEAPTYPE) == 0
+            || ffi::PyUnstable_Type_AssignVersionTag(ours) == 0
+            || ffi::PyUnstable_Type_AssignVersionTag(theirs) == 0
+        {
+            return (SAW_OTHER, 0);
+        }
+        let versions = Versions {
+            left: (*ours).tp_version_tag,
+            right: if subscript {
+                0
+            } else {
+                (*theirs).tp_version_tag
+            },
+        };
+        match versions.pack() {
+            Some(with) => (SAW_INSTANCE, with),
+            None => (SAW_OTHER, 0),
+        }
     }
 }
 
@@ -215,10 +321,17 @@ pub unsafe extern "C" fn store_subscr(
     unsafe {
         if let Some(stubs) = note_miss(site, |stubs| stubs.register_void) {
             let (container, subscript) = (b.as_ptr_borrow(), c.as_ptr_borrow());
-            if refs::is_exact_list(container) && is_small_int(subscript) {
-                set(site, stubs.store_list, [0; 4]);
+            let is_list = refs::is_exact_list(container) && is_small_int(subscript);
+            if is_list {
+                (*Site::payload(site)).words[3] |= SAW_LIST;
+            } else {
+                note_left(site, container, subscript, true);
+            }
+            let kinds = (*Site::payload(site)).words[3];
+            if is_list {
+                set(site, stubs.store_list, [0, 0, 0, kinds]);
             } else if let Some(quick) = quick::store(container) {
-                quick::learn(site, stubs.register_quick_void, quick, 0);
+                quick::learn(site, stubs.register_quick_void, quick, kinds);
             }
         } else {
             quick::give_up_void(site, reg_store_subscr);

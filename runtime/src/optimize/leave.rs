@@ -10,13 +10,26 @@ use crate::code_data::CodeData;
 use crate::{Frame, entry, frame_stack, resume, segments};
 
 /// Reads the values that compiled code handed over.
-#[derive(Clone, Copy)]
-struct Values(*const u64);
+struct Values {
+    words: *const u64,
+    /// Tuples made of them, by number.
+    tuples: Vec<(u32, *mut PyObject)>,
+    /// Compiled code goes on with the values: what moves elsewhere is copied into objects that are made.
+    stays: bool,
+}
 
 impl Values {
-    fn word(self, index: u16) -> u64 {
+    fn new(words: *const u64, stays: bool) -> Self {
+        Values {
+            words,
+            tuples: Vec::new(),
+            stays,
+        }
+    }
+
+    fn word(&self, index: u16) -> u64 {
         // SAFETY: the code stored as many words as its plan names.
-        unsafe { self.0.add(usize::from(index)).read() }
+        unsafe { self.words.add(usize::from(index)).read() }
     }
 }
 
@@ -42,10 +55,10 @@ unsafe fn boxed(object: *mut PyObject) -> usize {
 }
 
 /// The bits for a slot, and whether they are a new object made for it. `None` if the slot is as it should be.
-unsafe fn materialize(source: Source, values: Values) -> Option<(usize, bool)> {
+unsafe fn materialize(source: &Source, values: &mut Values) -> Option<(usize, bool)> {
     // SAFETY: bits that were handed over are valid references; GIL held.
     unsafe {
-        Some(match source {
+        Some(match *source {
             Source::InPlace => return None,
             Source::Null => (StackRef::NULL.bits, false),
             Source::Constant(bits) => (bits as usize, false),
@@ -78,8 +91,81 @@ unsafe fn materialize(source: Source, values: Values) -> Option<(usize, bool)> {
                 ),
                 true,
             ),
+            Source::Backwards(list, last) => {
+                let last = values.word(last).cast_signed();
+                (
+                    list_backwards(values.word(list) as usize, last as usize),
+                    true,
+                )
+            }
+            Source::Tuple(number, ref items) => (tuple(number, items, values), true),
         })
     }
+}
+
+/// The tuple of a number: made at its first use, a reference to it later.
+unsafe fn tuple(number: u32, items: &[Source], values: &mut Values) -> usize {
+    // SAFETY: valid references; making a tuple runs no Python code.
+    unsafe {
+        let known = values.tuples.iter().find(|(known, _)| *known == number);
+        if let Some((_, known)) = known {
+            let known = *known;
+            for source in items {
+                if let Source::Bits(index, Mode::Move) = *source
+                    && !values.stays
+                {
+                    let bits = values.word(index) as usize;
+                    StackRef { bits }.close();
+                }
+            }
+            return StackRef::from_new(known).bits;
+        }
+        let made = ffi::PyTuple_New(items.len() as isize);
+        if made.is_null() {
+            ffi::Py_FatalError(c"hotstamp: out of memory for a tuple".as_ptr());
+        }
+        for (place, source) in items.iter().enumerate() {
+            let moves = matches!(source, Source::Bits(_, Mode::Move)) && values.stays;
+            let bits = materialize(source, values).map_or(StackRef::none().bits, |(bits, _)| bits);
+            let item = StackRef { bits };
+            let object = if moves { item.as_new() } else { item.steal() };
+            ffi::PyTuple_SetItem(made, place as isize, object);
+        }
+        values.tuples.push((number, made));
+        boxed(made)
+    }
+}
+
+/// A new list, as bits, of the items of a list (bits) from `last` on to the first. There is no way back from here without memory.
+pub(super) unsafe extern "C" fn list_backwards(list: usize, last: usize) -> usize {
+    // SAFETY: a valid reference to a list that has the item; making a list runs no Python code.
+    unsafe {
+        let list = (list & !1) as *mut PyObject;
+        let made = ffi::PyList_New(last as isize + 1);
+        if made.is_null() {
+            ffi::Py_FatalError(c"hotstamp: out of memory for a list".as_ptr());
+        }
+        for place in 0..=last {
+            let item = refs::list_item(list, last - place);
+            ffi::PyList_SetItem(made, place as isize, refs::new_ref(item));
+        }
+        boxed(made)
+    }
+}
+
+/// Reverses the first `count` items of a list (bits).
+pub(super) unsafe extern "C" fn reverse_items(list: usize, count: usize) {
+    // SAFETY: a valid reference to a list that has as many items.
+    unsafe {
+        let items = refs::list_items((list & !1) as *mut PyObject);
+        std::slice::from_raw_parts_mut(items, count).reverse();
+    }
+}
+
+/// A new tuple of objects whose references move. There is no way back from here without memory.
+pub(super) unsafe extern "C" fn make_tuple(items: *const *mut PyObject, count: usize) -> usize {
+    // SAFETY: as many objects as said.
+    unsafe { boxed(ffi::_PyTuple_FromArraySteal(items, count as isize)) }
 }
 
 /// A range iterator that is about to give `next` and has `left` values.
@@ -108,12 +194,12 @@ unsafe fn range_iterator(next: i64, left: i64, step: i64) -> usize {
 }
 
 /// Writes a frame's locals and operand stack. Objects made for it are noted in `made`.
-unsafe fn fill(frame: *mut Frame, plan: &FramePlan, values: Values, made: &mut Vec<usize>) {
+unsafe fn fill(frame: *mut Frame, plan: &FramePlan, values: &mut Values, made: &mut Vec<usize>) {
     // SAFETY: the frame has room for its locals and its operand stack.
     unsafe {
         let slots = (&raw mut (*frame).localsplus).cast::<usize>();
         for (index, source) in plan.locals.iter().chain(&plan.stack).enumerate() {
-            if let Some((bits, new)) = materialize(*source, values) {
+            if let Some((bits, new)) = materialize(source, values) {
                 slots.add(index).write(bits);
                 if new {
                     made.push(bits);
@@ -144,7 +230,7 @@ unsafe fn push_inlined(
     caller: *mut Frame,
     plan: &FramePlan,
     data: *mut CodeData,
-    values: Values,
+    values: &mut Values,
     made: &mut Vec<usize>,
 ) -> *mut Frame {
     // SAFETY: the artifact keeps the function alive; the caller is the running frame.
@@ -231,9 +317,9 @@ pub(super) unsafe extern "C" fn leave(
             tracing::trace!(entry = (*artifact).entry, offset = inner.map_or(0, |frame| frame.offset), reason = ?plan.reason, action = ?plan.action, "Left {code}");
         }
         let data_of = |frame: &FramePlan| (&(*artifact).codes)[frame.code as usize];
-        let values = Values(values);
+        let mut values = Values::new(values, false);
         let mut made = Vec::new();
-        let mut frames: Vec<(*mut Frame, *mut CodeData, u32, Option<usize>)> =
+        let mut frames: Vec<(*mut Frame, *mut CodeData, u32, Option<usize>, bool)> =
             Vec::with_capacity(plan.frames.len());
         let linked = linked_frames(tstate, plan);
         for (depth, frame_plan) in plan.frames.iter().enumerate() {
@@ -243,7 +329,7 @@ pub(super) unsafe extern "C" fn leave(
                 _ => linked.get(depth).copied(),
             };
             let this = if let Some(this) = there {
-                fill(this, frame_plan, values, &mut made);
+                fill(this, frame_plan, &mut values, &mut made);
                 // An operation that raised left of its inputs what it left.
                 if plan.action != Action::Raise || depth + 1 < plan.frames.len() {
                     set_depth(this, frame_plan);
@@ -255,18 +341,20 @@ pub(super) unsafe extern "C" fn leave(
                     frames[depth - 1].0,
                     frame_plan,
                     data,
-                    values,
+                    &mut values,
                     &mut made,
                 )
             };
             set_instruction(this, data, frame_plan.offset);
             let instance = frame_plan
                 .instance
-                .and_then(|source| materialize(source, values))
+                .as_ref()
+                .and_then(|source| materialize(source, &mut values))
                 .map(|(bits, _)| bits);
-            frames.push((this, data, frame_plan.offset, instance));
+            let drops_result = frame_plan.drops_result;
+            frames.push((this, data, frame_plan.offset, instance, drops_result));
         }
-        let Some((inner, data, offset, _)) = frames.pop() else {
+        let Some((inner, data, offset, ..)) = frames.pop() else {
             unreachable!("every plan has a frame");
         };
         // A loop's code runs on the native frame of a baseline body, which goes on there with the outermost frame.
@@ -278,14 +366,14 @@ pub(super) unsafe extern "C" fn leave(
             (_, false) => resume::resume_frame(tstate, inner, data, offset),
             (_, true) => return resume::hand_back(tstate, inner, data, offset),
         };
-        while let Some((outer, data, call, instance)) = frames.pop() {
+        while let Some((outer, data, call, instance, drops_result)) = frames.pop() {
             if let Some(instance) = instance {
                 bits = finish_instance(bits, StackRef { bits: instance });
             }
             if on_body && frames.is_empty() {
-                return resume::hand_back_returned(tstate, outer, data, call, bits);
+                return resume::hand_back_returned(tstate, outer, data, call, bits, drops_result);
             }
-            bits = resume::return_into(tstate, outer, data, call, bits);
+            bits = resume::return_into(tstate, outer, data, call, bits, drops_result);
         }
         bits
     }
@@ -342,17 +430,17 @@ pub(super) unsafe extern "C" fn dealloc_at(
             return ffi::_Py_Dealloc(object);
         }
         let plan = &(&(*artifact).metadata.plans)[plan];
-        let values = Values(values);
+        let mut values = Values::new(values, true);
         let mut made = Vec::new();
         let mut inner = Vec::new();
         let mut current = frame;
         for (depth, frame_plan) in plan.frames.iter().enumerate() {
             let data = (&(*artifact).codes)[frame_plan.code as usize];
             if depth == 0 {
-                fill(frame, frame_plan, values, &mut made);
+                fill(frame, frame_plan, &mut values, &mut made);
                 set_depth(frame, frame_plan);
             } else {
-                current = push_inlined(tstate, current, frame_plan, data, values, &mut made);
+                current = push_inlined(tstate, current, frame_plan, data, &mut values, &mut made);
                 inner.push(current);
             }
             set_instruction(current, data, frame_plan.offset);

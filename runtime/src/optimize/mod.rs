@@ -5,6 +5,7 @@
 //! | `hotness.rs` | counters that find hot functions and loops |
 //! | `policy.rs` | what is compiled when, installed, and made anew |
 //! | `snapshot.rs` | what a compilation may know |
+//! | `operators.rs` | what the feedback of operators stands for |
 //! | `artifact.rs` | installed code and what it keeps alive |
 //! | `leave.rs` | from optimized code back to real frames in baseline code |
 //! | `quiet.rs` | objects that can be freed without frames |
@@ -19,6 +20,7 @@ mod leave;
 mod library;
 pub mod loader;
 pub mod object;
+mod operators;
 pub mod policy;
 mod quiet;
 mod relocate;

@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use hotstamp_job::artifact::Reason;
-use hotstamp_job::{Metadata, Options, Process};
+use hotstamp_job::{Metadata, NOT_WORTH_IT, Options, Process};
 use hotstamp_layout::ffi::{self, PyThreadState};
 use hotstamp_layout::refs;
 
@@ -42,6 +42,9 @@ const MOST_ATTEMPTS: u32 = 6;
 /// Back edges after which a loop that was left for a pending event enters its code again.
 const HEAT_TO_RETURN: u32 = 64;
 
+/// How often an entry is asked for again whose code was not worth it.
+const MOST_REFUSALS: u32 = 3;
+
 /// Heat of a function whose code was retired.
 const HEAT_TO_LEARN: u32 = 200;
 
@@ -57,6 +60,8 @@ struct State {
     attempts: HashMap<(usize, u32), u32>,
     /// Installations by function, loops included.
     installations: HashMap<usize, u64>,
+    /// Entries whose code was not worth it, and how often.
+    refusals: HashMap<(usize, u32), u32>,
     /// Instructions whose guards failed: code object, offset.
     failed: HashMap<usize, Vec<(u64, u32)>>,
     /// Everything that was installed.
@@ -214,6 +219,9 @@ pub fn forget(data: *mut CodeData) {
             .attempts
             .retain(|(place, _), _| *place != data as usize);
         state.installations.remove(&(data as usize));
+        state
+            .refusals
+            .retain(|(place, _), _| *place != data as usize);
         state.failed.remove(&(data as usize));
     }
 }
@@ -458,6 +466,13 @@ unsafe fn install(finished: Finished) {
                     if defect {
                         state.totals.failed += 1;
                     } else {
+                        // What had not been executed yet was not counted: ask again when the function is much hotter.
+                        let refusals = state.refusals.entry((data as usize, entry)).or_default();
+                        if message.starts_with(NOT_WORTH_IT) && *refusals < MOST_REFUSALS {
+                            *refusals += 1;
+                            (*data).heat = hotness::threshold() << (3 * *refusals);
+                            state.asked.remove(&(data as usize, entry));
+                        }
                         state.totals.refused += 1;
                     }
                 }
@@ -600,6 +615,7 @@ fn process(artifact: *mut Artifact) -> Process {
         true_object: (&raw const ffi::_Py_TrueStruct) as u64,
         false_object: (&raw const ffi::_Py_FalseStruct) as u64,
         none_object: (&raw const ffi::_Py_NoneStruct) as u64,
+        not_implemented: (&raw const ffi::_Py_NotImplementedStruct) as u64,
         float_freelist: freelist(std::mem::offset_of!(ffi::_Py_freelists, floats)),
         int_freelist: freelist(std::mem::offset_of!(ffi::_Py_freelists, ints)),
         box_int: leave::box_int as *const () as u64,
@@ -612,6 +628,9 @@ fn process(artifact: *mut Artifact) -> Process {
         baseline: leave::run_baseline as *const () as u64,
         push_chunk: leave::push_chunk as *const () as u64,
         new_instance: leave::new_instance as *const () as u64,
+        list_backwards: leave::list_backwards as *const () as u64,
+        reverse_items: leave::reverse_items as *const () as u64,
+        make_tuple: leave::make_tuple as *const () as u64,
         number_op: leave::number_op as *const () as u64,
         pow: library("pow"),
         sin: library("sin"),

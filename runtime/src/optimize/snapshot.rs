@@ -14,7 +14,11 @@ use hotstamp_layout::ffi::{self, PyFunctionObject, PyObject, PyTypeObject};
 use hotstamp_layout::opcode::Opcode;
 use hotstamp_layout::refs;
 
-use crate::caches::operators::{SAW_FLOATS, SAW_INTS, SAW_OTHER};
+use super::operators;
+use crate::caches::operators::{
+    SAW_ARRAY, SAW_FLOATS, SAW_INSTANCE, SAW_INTS, SAW_KINDS, SAW_LIST, SAW_MIXED, SAW_SLICE,
+    seen_with,
+};
 use crate::caches::{self, CacheStubs, MISS_LIMIT, POLYMORPHIC_ENTRIES, PolymorphicEntry, globals};
 use crate::code_data::{CodeData, SIMPLE_ARGUMENTS};
 use crate::helpers;
@@ -177,6 +181,8 @@ impl Snapshot<'_> {
             let stubs = self.stubs;
             let words = (*Site::payload(site)).words;
             let target = (*site).target;
+            // Of operators.
+            let kinds = words[3] & SAW_KINDS;
             let undecided = if words[2] >> 32 == 0 {
                 Seen::Nothing
             } else {
@@ -192,8 +198,24 @@ impl Snapshot<'_> {
                     self.object(value);
                     Seen::Global { cell, value }
                 }
+                Some(Opcode::STORE_SUBSCR) => match kinds {
+                    SAW_LIST => Seen::ListItem,
+                    SAW_ARRAY => operators::array(seen_with(words[3])).unwrap_or(undecided),
+                    SAW_INSTANCE => self
+                        .operator(seen_with(words[3]), (c"__setitem__", None))
+                        .unwrap_or(undecided),
+                    _ => undecided,
+                },
                 Some(Opcode::BINARY_OP) => {
-                    if let Some(seen) = numbers(words[3]) {
+                    if kinds == SAW_SLICE {
+                        Seen::ListSlice
+                    } else if kinds == SAW_ARRAY {
+                        operators::array(seen_with(words[3])).unwrap_or(undecided)
+                    } else if kinds == SAW_INSTANCE {
+                        operators::method_names((*site).oparg)
+                            .and_then(|names| self.operator(seen_with(words[3]), names))
+                            .unwrap_or(undecided)
+                    } else if let Some(seen) = numbers(kinds) {
                         seen
                     } else if target == stubs.list_subscript {
                         Seen::ListItem
@@ -203,7 +225,7 @@ impl Snapshot<'_> {
                         undecided
                     }
                 }
-                Some(Opcode::COMPARE_OP) => numbers(words[3]).unwrap_or(undecided),
+                Some(Opcode::COMPARE_OP) => numbers(kinds).unwrap_or(undecided),
                 Some(Opcode::FOR_ITER) => {
                     if target == stubs.iterate_list {
                         Seen::ListIterator
@@ -229,6 +251,19 @@ impl Snapshot<'_> {
                 _ => undecided,
             }
         }
+    }
+
+    /// The Python method behind an operator, by the versions of the operands' classes (0 for a right one that has no say).
+    unsafe fn operator(
+        &mut self,
+        versions: u64,
+        (name, in_place): (&CStr, Option<&CStr>),
+    ) -> Option<Seen> {
+        // SAFETY: GIL held; the method is alive while its class has the version.
+        let (function, seen) = unsafe { operators::resolve(versions, name, in_place) }?;
+        // SAFETY: a live function.
+        unsafe { self.object(function) };
+        Some(seen)
     }
 
     unsafe fn attribute(&mut self, target: CodePtr, words: [u64; 4], undecided: Seen) -> Seen {
@@ -383,7 +418,7 @@ fn numbers(saw: u64) -> Option<Seen> {
         SAW_INTS => Some(Seen::Ints),
         SAW_FLOATS => Some(Seen::Floats),
         0 => None,
-        saw if saw & SAW_OTHER == 0 => Some(Seen::Numbers),
+        saw if saw & !(SAW_INTS | SAW_FLOATS | SAW_MIXED) == 0 => Some(Seen::Numbers),
         _ => None,
     }
 }
@@ -404,6 +439,7 @@ unsafe fn builtin(function: *mut ffi::PyCFunctionObject) -> Option<Builtin> {
         }
         match (CStr::from_ptr(utf8).to_bytes(), name) {
             (b"builtins", b"len") => Some(Builtin::Len),
+            (b"builtins", b"isinstance") => Some(Builtin::IsInstance),
             (b"builtins", b"abs") => Some(Builtin::Abs),
             (b"math", b"sqrt") => Some(Builtin::Sqrt),
             (b"math", b"sin") => Some(Builtin::Sin),

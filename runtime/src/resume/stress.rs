@@ -97,9 +97,11 @@ pub unsafe extern "C" fn trip(
         }
         let continuation = match (nests(tstate, number), bits) {
             (false, 0) => resume::prepare(tstate, frame, data, offset),
-            (false, _) => resume::prepare_return(tstate, frame, data, offset, bits),
+            (false, _) => resume::prepare_return(tstate, frame, data, offset, bits, false),
             (true, 0) => returns(resume::resume_frame(tstate, frame, data, offset)),
-            (true, _) => returns(resume::return_into(tstate, frame, data, offset, bits)),
+            (true, _) => returns(resume::return_into(
+                tstate, frame, data, offset, bits, false,
+            )),
         };
         out.write(continuation);
     }

@@ -1,0 +1,313 @@
+"""Operations of optimized code beyond plain arithmetic: arrays, operators of instances, tuples and slices that are not made. As tests/test_optimizer.py: each program runs
+interpreted and with the optimizer forced and prints the same; `ran` names the functions that must have been optimized. First comes what their HIR must have, then the reasons for which they must have been left.
+"""
+
+import pytest
+
+pytestmark = pytest.mark.native_only
+
+PROGRAMS = {
+    "array_items": (
+        r"ArrayStore",
+        ["rare_case", "type_guard"],
+        """
+        from array import array
+        def dot(a, b, c, n):
+            s = 0.0
+            for i in range(n):
+                s += a[i] * b[c[i]]
+                a[i] = s
+                c[i] = c[i] + 0
+            return s
+        a, b, c = array("d", [1.5] * 10), array("d", range(10)), array("i", range(10))
+        for n in 10, 10, 3, 0, 10: print(dot(a, b, c, n), a[:3])
+        def attempt(f, *args):
+            try:
+                return f(*args)
+            except Exception as e:
+                return type(e).__name__, str(e), e.__traceback__.tb_next.tb_lineno
+        def put(a, i, v):
+            a[i] = v
+            return a[i]
+        for code in "bBhHiIlLqQfd":
+            for v in 0, 1, -1, 127, 128, 255, 256, -129, 2**15, 2**16, 2**31 - 1, 2**31, 2**32 - 1, 2**32, 2**63, True, 0.5, 1e300, None:
+                print(code, v, attempt(put, array(code, [7] * 3), 1, v))
+        for i in 0, 1, 2, 3, -1, -3, -4, 2**70, "x", True, slice(0, 1):
+            print(i, attempt(put, array("d", [7] * 3), i, 2.0))
+        def keep(a):
+            for i in range(len(a)):
+                a[i] = a[i] * 2
+            return a
+        class Sub(array): pass
+        for _ in range(4): print(keep(array("d", [1, 2])))
+        print(keep(Sub("d", [1, 2])), keep(array("i", [1, 2])), keep([1, 2]), keep(bytearray(b"ab")))
+        def shrink(a, i):
+            a[i]
+            a.pop()
+            return a[i]
+        for _ in range(5): print(attempt(shrink, array("d", [1, 2]), 0))
+        print(attempt(shrink, array("d", [1, 2]), 1))
+        ran = [dot, put, keep, shrink]
+        """,
+    ),
+    "operators_of_instances": (
+        r"GuardFunction",
+        [],
+        """
+        class V:
+            def __init__(self, x, y): self.x = x; self.y = y
+            def __add__(self, o): return V(self.x + o.x, self.y + o.y)
+            def __mul__(self, k): return V(self.x * k, self.y * k)
+            def __getitem__(self, i):
+                if i > 1: raise IndexError(i)
+                return self.x if i == 0 else self.y
+            def __setitem__(self, i, v):
+                if i == 0: self.x = v
+                else: self.y = v
+        def f(n):
+            v, w = V(0.0, 0.0), V(1.0, 2.0)
+            for i in range(n):
+                v = v + w * 2.0
+                v[0] = v[1]
+                v[1] = v[0] + 1.0
+            return v.x, v.y
+        for _ in range(5): print(f(50))
+        def g(v, i):
+            try:
+                return v[i]
+            except IndexError as e:
+                return repr(e), e.__traceback__.tb_next.tb_lineno, e.__traceback__.tb_next.tb_frame.f_code.co_name
+        v = V(1, 2)
+        for i in 0, 1, 0, 1, 0, 1, 2, 5, 2: print(g(v, i))
+        # A subclass on the right comes first; another class on the left; NotImplemented asks the right one.
+        class W(V):
+            def __radd__(self, o): return "radd"
+        class N:
+            def __add__(self, o): return NotImplemented if o is None else "add"
+            def __iadd__(self, o): return "iadd"
+        class R:
+            def __radd__(self, o): return "R.radd"
+        def plus(a, b): return a + b
+        def inplace(a, b):
+            a += b
+            return a
+        for a, b in [(v, v)] * 4 + [(v, W(1, 2)), (W(1, 2), v), (N(), 1), (N(), R())] * 4:
+            r = plus(a, b)
+            print(r if isinstance(r, str) else (type(r).__name__, r.x, r.y))
+            r = inplace(a, b)
+            print(r if isinstance(r, str) else (type(r).__name__, r.x, r.y))
+        try: plus(N(), None)
+        except TypeError as e: print(e)
+        # The class changes while it is hot.
+        def total(v, n):
+            t = 0
+            for i in range(n):
+                t += v[0]
+            return t
+        for _ in range(5): print(total(v, 3))
+        V.__getitem__ = lambda self, i: 100
+        for _ in range(5): print(total(v, 3))
+        del V.__getitem__
+        try: total(v, 3)
+        except TypeError as e: print(e)
+        ran = [f, g, plus, total]
+        """,
+    ),
+    "stores_leave_behind_their_method": (
+        r"GuardFunction",
+        ["never_executed"],
+        """
+        import sys
+        class C:
+            def __init__(self): self.log = []; self.flag = False
+            def __setitem__(self, k, v):
+                self.last = k
+                if self.flag:
+                    self.log.append((k, v, sys._getframe(1).f_lineno))
+                return "dropped"
+        def f(c, n):
+            x = 0
+            for i in range(n):
+                c[i] = x
+                x = x + i
+            return x
+        c = C()
+        for n in 1, 5, 9: print(f(c, n), c.last)
+        c.flag = True
+        for n in 1, 5, 9: print(f(c, n), c.last, c.log[-2:])
+        ran = [f]
+        """,
+    ),
+    "tuples_that_are_not_made": (
+        r"^tuple0: of",
+        [],
+        """
+        import sys
+        class Grid:
+            def __init__(self, w, h):
+                self.w = w; self.h = h; self.d = [0.0]*(w*h)
+            def _idx(self, x, y):
+                if 0 <= x < self.w and 0 <= y < self.h:
+                    return y*self.w + x
+                raise IndexError
+            def __getitem__(self, xy):
+                (x, y) = xy
+                return self.d[self._idx(x, y)]
+            def __setitem__(self, xy, v):
+                (x, y) = xy
+                self.d[self._idx(x, y)] = v
+        def fill(g, n):
+            for y in range(n):
+                for x in range(n):
+                    g[x, y] = g[x, y] + x * 1.5 + y
+            return sum(g.d)
+        g = Grid(5,5)
+        for i in range(6): print(fill(g, 5))
+        try: fill(g, 6)
+        except IndexError as e:
+            print([(t.name, t.lineno) for t in __import__('traceback').extract_tb(e.__traceback__)])
+        print(sum(g.d))
+        class K:
+            def __init__(self): self.seen = []
+            def __getitem__(self, k):
+                if isinstance(k, tuple):
+                    return k[0] * 10 + k[1]
+                return k
+            def __setitem__(self, k, v):
+                self.seen.append((k, v))
+        def sub(k, n):
+            s = 0
+            for i in range(n):
+                s += k[i, i+1]
+                s += k[i]
+                k[i, 2] = i
+            return s
+        k = K()
+        for i in range(8): print(sub(k, 5))
+        print(k.seen[-3:], len(k.seen), {sys.getrefcount(t) for t, v in k.seen})
+        def pair(a, b):
+            return a + 1, b
+        def use(n, o):
+            t = 0
+            for i in range(n):
+                x, y = pair(i, o)
+                t += x + (y is o)
+                p = pair(i, o)
+                t += p[0] + len(p)
+            return t, p
+        o = object()
+        for i in range(6): r = use(7, o)
+        print(r[0], r[1][1] is o, sys.getrefcount(o))
+        def swap(l, i, j):
+            for _ in range(3):
+                l[i], l[j] = l[j], l[i]
+                l[i], l[j], l[0] = l[0], l[i], l[j]
+            return l
+        for i in range(6): print(swap([object, 1, 2.0, 'x'], 1, 2))
+        def ident(n):
+            c = 0
+            for i in range(n):
+                t = (i, o)
+                u = t
+                c += (t is u) + (t == u)
+            return c
+        for i in range(5): print(ident(6))
+        class D:
+            def __del__(self):
+                f = sys._getframe(1)
+                log.append((f.f_code.co_name, sorted(f.f_locals)))
+        log = []
+        def mk(x): return (x, D())
+        def dels(n):
+            for i in range(n):
+                a, b = mk(i)
+                b = None
+                mk(i)
+                mk(i)[0]
+        for i in range(5): dels(3)
+        print(log[:6], len(log), log[-3:])
+        ran = [fill, sub, use, swap, ident, dels]
+        """,
+    ),
+    "beginning_of_a_list_reversed": (
+        r"ReverseItems",
+        ["rare_case"],
+        """
+        def flips(p):
+            k = p[0]; n = 0
+            while k:
+                p[:k+1] = p[k::-1]
+                n += 1
+                k = p[0]
+            return n
+        def f2(p, q, k, j):
+            p[0]
+            p[:j] = p[k::-1]
+            return p
+        def f3(p, k):
+            p[0]
+            try:
+                p[:k + 1] = p[k::-1]
+            except Exception as e:
+                return repr(e)
+            return p
+        for i in range(10): print(flips([4,2,1,3,0,5]), flips([3,2,1,0]))
+        for i in range(10): print(f2([1,2,3,4], 0, 2, 3))
+        print(f2([1,2,3,4], 0, 2, 2), f2([1,2,3,4], 0, 2, 1))
+        for k in (0,1,2,3,1,2,3,4,5,-1,-2,7,-9,100): print(f3([1,2,3,4], k))
+        for k in (2**62, 2**63, 2**65, -2**63, 2**63-1): print(f3([1,2,3,4], k))
+        for k in range(12): print(f3([1,2,3,4], -1), f2([1,2,3,4],0,3,k))
+        class L(list): pass
+        print(f3(L([1,2,3]), 1), f3([1,2,3], True), f3((1,2,3), 1), f3([1,2,3], 1.5))
+        ran = [flips, f2, f3]
+        """,
+    ),
+    "tuple_of_a_caller_that_is_looked_at": (
+        r"Helper",
+        [],
+        """
+        import sys
+        class T:
+            def look(self, x, y): return sys._getframe(1).f_locals["k"], x + y
+            def __getitem__(self, k):
+                (x, y) = k
+                return self.look(x, y)
+        def f(t, n):
+            r = []
+            for i in range(n):
+                r.append(t[i, i + 0.5])
+            return r
+        for n in 1, 3, 5: print(f(T(), n))
+        ran = [f]
+        """,
+    ),
+    "isinstance": (
+        r"GuardClass",
+        [],
+        """
+        class A: pass
+        class B(A): pass
+        class Meta(type):
+            def __instancecheck__(cls, o): return "yes" if o == 3 else ""
+        class M(metaclass=Meta): pass
+        class Liar:
+            @property
+            def __class__(self): return A
+        def f(x): return isinstance(x, A), isinstance(x, int), isinstance(x, M)
+        def g(n):
+            c = 0
+            for i in range(n):
+                c += isinstance(i, int) + isinstance(i * 0.5, int) + isinstance((i, n), tuple) + isinstance(i == 1, int)
+            return c
+        for x in [A(), A(), A(), A(), B(), Liar(), 3, True, 3, 3, 2**70, A, None] * 3: print(f(x))
+        for n in range(6): print(g(n))
+        ran = [f, g]
+        """,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_program(compare_optimized, name):
+    hir, exits, program = PROGRAMS[name]
+    compare_optimized(program, hir=hir, exits=exits)
