@@ -227,6 +227,13 @@ families! {
         "def f(a, b): a.attribute = b";
         "def f(a, b): a().attribute = b()";
     }
+    load_deref: LOAD_DEREF {
+        "def f(a):\n    def g():\n        nonlocal a\n        a = 1\n    return a";
+    }
+    unpack_sequence: UNPACK_SEQUENCE {
+        "def f(a): b, c = a";
+        "def f(a): b, c, d = a()";
+    }
     load_global: LOAD_GLOBAL {
         "def f(): return name";
         "def f(): return name()";
@@ -244,14 +251,12 @@ families! {
         "def f(a, b): return a(b(a(b)))";
     }
 
-    generic: BUILD_LIST, DELETE_FAST, UNPACK_SEQUENCE, RAISE_VARARGS, CALL_INTRINSIC_1, LOAD_DEREF, STORE_DEREF, BINARY_SLICE, IMPORT_NAME {
+    generic: BUILD_LIST, DELETE_FAST, RAISE_VARARGS, CALL_INTRINSIC_1, STORE_DEREF, BINARY_SLICE, IMPORT_NAME {
         "def f(a, b): return [a, b()]";
         "def f(a): del a";
-        "def f(a): b, c = a";
         "def f(a): raise a";
         "def f(a): return (*a,)";
         "def f(a):\n    def g():\n        nonlocal a\n        a = 1\n    return a\nf = next(c for c in f.__code__.co_consts if hasattr(c, 'co_code'))";
-        "def f(a):\n    def g():\n        nonlocal a\n        a = 1\n    return a";
         "def f(a, b, c): return a[b:c]";
         "def f():\n    import module";
     }
