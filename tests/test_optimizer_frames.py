@@ -92,7 +92,7 @@ PROGRAMS = {
     """,
     "exceptions_caught_around_and_in_inlined_calls": """
         def fails(n):
-            return 10 // n
+            return divmod(10, n)[0]
         def guarded(n):
             try:
                 return fails(n)
