@@ -115,7 +115,7 @@ def run(depth):
     print(switched(plain, 500_000))
     for function in every:
         print(function.__name__, switched(function, depth))
-run(200_000)
+run(400_000)
 in_thread(256, lambda: run(10_000))
 """
         )[0]
