@@ -98,7 +98,8 @@ def test_results_are_the_interpreters(run_python, interpreted, name):
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_optimized_results_are_the_interpreters(run_python, interpreted, name):
     # Enabled once the program is loaded: every function of every import is optimized otherwise, which takes emulation minutes.
-    env = {"HOTSTAMP": "", "HOTSTAMP_LOG": "debug"}
+    # What runs a few times only would take half of that time.
+    env = {"HOTSTAMP": "", "HOTSTAMP_LOG": "debug", "HOTSTAMP_AUTO": "20"}
     got, compiled, stamped, _, optimized = outcome(run_python, name, "optimizer", "assert hotstamp.enable()", **env)
     assert got == interpreted(name)
     assert compiled > 0 and stamped > 0
