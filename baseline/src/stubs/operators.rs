@@ -447,6 +447,7 @@ impl<M: MacroAssembler> Builder<M> {
     }
 
     /// Acc = the operand; the payload says where the word is that makes it true.
+    #[expect(clippy::wrong_self_convention, reason = "named after TO_BOOL")]
     pub(super) fn to_bool_word(&mut self) {
         self.own_payload();
         let miss = self.masm.new_label();

@@ -108,7 +108,11 @@ unsafe fn learn_iterator(site: *mut Site, iterator: *mut PyObject, tstate: *mut 
                 learn_generator(site, iterator.cast(), tstate, stubs.iterate_generator);
             } else {
                 let helper: RegisterHelper = for_iter_of_type;
-                set(site, stubs.register_quick, [helper as u64, ty as u64, 0, 0]);
+                set(
+                    site,
+                    stubs.register_quick,
+                    [helper as usize as u64, ty as u64, 0, 0],
+                );
             }
         }
     }

@@ -41,7 +41,7 @@ unsafe fn point_at(site: *mut Site, stub: CodePtr, helper: RegisterHelper) {
     // SAFETY: the site has a payload.
     unsafe {
         let words = (*Site::payload(site)).words;
-        set(site, stub, [helper as u64, 0, words[2], words[3]]);
+        set(site, stub, [helper as usize as u64, 0, words[2], words[3]]);
     }
 }
 
@@ -52,7 +52,7 @@ unsafe fn point_at(site: *mut Site, stub: CodePtr, helper: RegisterHelper) {
 pub(super) unsafe fn learn(site: *mut Site, stub: CodePtr, quick: Quick, kinds: u64) {
     // SAFETY: passed on.
     unsafe {
-        let helper = quick.helper as u64;
+        let helper = quick.helper as usize as u64;
         set(
             site,
             stub,
