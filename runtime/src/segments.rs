@@ -31,11 +31,6 @@ const GUARD: usize = 64 << 10;
 /// C and compiled calls ends, whatever the recursion limit is.
 const PER_FRAME: usize = 1 << 10;
 
-unsafe extern "C" {
-    fn PyImport_GetModuleDict() -> *mut PyObject;
-    fn PyDict_GetItemString(dict: *mut PyObject, key: *const std::ffi::c_char) -> *mut PyObject;
-}
-
 static SWITCHES: AtomicU64 = AtomicU64::new(0);
 static MADE: AtomicU64 = AtomicU64::new(0);
 static FREED: AtomicU64 = AtomicU64::new(0);
@@ -215,8 +210,8 @@ unsafe fn in_use(tstate: *mut PyThreadState) -> Option<usize> {
 unsafe fn greenlets() -> bool {
     // SAFETY: GIL held, both borrowed.
     unsafe {
-        let modules = PyImport_GetModuleDict();
-        !modules.is_null() && !PyDict_GetItemString(modules, c"greenlet".as_ptr()).is_null()
+        let modules = ffi::PyImport_GetModuleDict();
+        !modules.is_null() && !ffi::PyDict_GetItemString(modules, c"greenlet".as_ptr()).is_null()
     }
 }
 

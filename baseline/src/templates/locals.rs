@@ -4,7 +4,7 @@ use std::mem::offset_of;
 
 use hotstamp_layout::{ffi, refs};
 
-use crate::compiler::{Cold, Compiler};
+use crate::compiler::{Cold, Compiler, SiteRef};
 use crate::error::CompileError;
 use crate::masm::{Alu, Cond, MacroAssembler, Reg};
 use crate::stubs::{BORROWED, NULL_BITS};
@@ -56,19 +56,20 @@ impl<M: MacroAssembler> Compiler<'_, M> {
         Ok(())
     }
 
-    /// `LOAD_FAST_CHECK`: as `LOAD_FAST` for a local that may be unbound; the helper raises then.
-    pub(crate) fn emit_load_fast_check(&mut self, index: u32) -> Result<(), CompileError> {
+    /// A site of the opcode's memory helper for code behind the function's end. The operand stack goes to memory.
+    fn plan_cold_helper(&mut self) -> Result<SiteRef, CompileError> {
         self.stack.flush(&mut self.m);
         let Some((helper, _)) = hotstamp_runtime::helpers::memory_helper(self.at.opcode as u8)
         else {
             return Err(CompileError::BadBytecode("no helper"));
         };
-        let site = self.plan_site(
-            self.stubs.memory,
-            helper as *const (),
-            self.stack.depth(),
-            false,
-        );
+        let depth = self.stack.depth();
+        Ok(self.plan_site(self.stubs.memory, helper as *const (), depth, false))
+    }
+
+    /// `LOAD_FAST_CHECK`: as `LOAD_FAST` for a local that may be unbound; the helper raises then.
+    pub(crate) fn emit_load_fast_check(&mut self, index: u32) -> Result<(), CompileError> {
+        let site = self.plan_cold_helper()?;
         let (from, back) = (self.m.new_label(), self.m.new_label());
         self.m.load(Reg::Acc, VirtualStack::local(index));
         self.m.branch_cmp_imm(Cond::Eq, Reg::Acc, NULL_BITS, from);
@@ -81,17 +82,7 @@ impl<M: MacroAssembler> Compiler<'_, M> {
 
     /// `LOAD_DEREF`: the content of a cell; the helper raises where it is empty.
     pub(crate) fn emit_load_deref(&mut self, index: u32) -> Result<(), CompileError> {
-        self.stack.flush(&mut self.m);
-        let Some((helper, _)) = hotstamp_runtime::helpers::memory_helper(self.at.opcode as u8)
-        else {
-            return Err(CompileError::BadBytecode("no helper"));
-        };
-        let site = self.plan_site(
-            self.stubs.memory,
-            helper as *const (),
-            self.stack.depth(),
-            false,
-        );
+        let site = self.plan_cold_helper()?;
         let (from, back) = (self.m.new_label(), self.m.new_label());
         let (immortal, done) = (self.m.new_label(), self.m.new_label());
         self.m.load(Reg::T0, VirtualStack::local(index));

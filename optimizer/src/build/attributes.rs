@@ -98,10 +98,7 @@ impl Builder<'_> {
 
     /// Guards that an object is a module with this dictionary. Its address would not tell: another module may have it while the dictionary lives on.
     fn guard_module(&mut self, object: Value, version: u32, dict: u64) {
-        if self.state.facts.version.get(&object) != Some(&version) {
-            self.emit_guarded(Op::GuardVersion(version), Type::Void, &[object]);
-            self.state.facts.version.insert(object, version);
-        }
+        self.guard_version(object, version);
         if self.state.facts.module_dicts.get(&object) != Some(&dict) {
             let offset = offset_of!(ffi::PyModuleObject, md_dict) as u32;
             let found = self.emit_guarded(Op::Field(offset), Type::Ref, &[object]);

@@ -60,11 +60,7 @@ impl Builder<'_> {
                 if !callee.simple_arguments || callee.argcount as usize != arguments {
                     return self.general();
                 }
-                let (wanted, globals) = (callee.address, callee.globals);
-                if self.state.facts.functions.insert(address) {
-                    let function = self.reference(callable).unwrap_or(crate::hir::Value(0));
-                    self.emit_guarded(Op::GuardFunction(wanted, globals), Type::Void, &[function]);
-                }
+                self.guard_function(address, code);
                 if self.may_inline(code) {
                     return self.inline(address, code, arguments, Outcome::Pushed);
                 }
@@ -108,6 +104,19 @@ impl Builder<'_> {
                 < 2
     }
 
+    /// Guards that a known function has the code and the globals that it had.
+    pub(crate) fn guard_function(&mut self, function: u64, code: u32) {
+        if self.state.facts.functions.insert(function) {
+            let callee = &self.job.codes[code as usize];
+            let constant = self.constant(function);
+            self.emit_guarded(
+                Op::GuardFunction(callee.address, callee.globals),
+                Type::Void,
+                &[constant],
+            );
+        }
+    }
+
     /// A call of a class whose instances `object.__new__` makes: the instance is made here, `__init__` is inlined.
     fn construct(&mut self, class: u64, callable: Entry, count: usize) -> Step<()> {
         let hotstamp_job::Seen::Construct {
@@ -141,14 +150,7 @@ impl Builder<'_> {
             self.emit_guarded(Op::GuardClassObject(version), Type::Void, &[object]);
             self.state.facts.class_objects.insert(object, version);
         }
-        if self.state.facts.functions.insert(init) {
-            let function = self.constant(init);
-            self.emit_guarded(
-                Op::GuardFunction(callee.address, callee.globals),
-                Type::Void,
-                &[function],
-            );
-        }
+        self.guard_function(init, code);
         self.own_all();
         let instance = self.emit(Op::NewInstance(class), Type::Ref, &[]);
         let facts = &mut self.state.facts;

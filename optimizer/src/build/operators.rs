@@ -42,14 +42,7 @@ impl Builder<'_> {
             return self.general();
         }
         self.guard_version(object, left);
-        if self.state.facts.functions.insert(function) {
-            let constant = self.constant(function);
-            self.emit_guarded(
-                Op::GuardFunction(callee.address, callee.globals),
-                Type::Void,
-                &[constant],
-            );
-        }
+        self.guard_function(function, code);
         let outcome = if stores {
             // As the method wants them: container, subscript, value.
             self.state.stack[top - 3..].rotate_left(1);

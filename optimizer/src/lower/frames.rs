@@ -45,10 +45,7 @@ impl<'c> Lower<'c, '_> {
             return Ok(());
         }
         let slow = self.new_block("baseline");
-        let remaining = self.load32(
-            self.tstate,
-            offset_of!(PyThreadState, py_recursion_remaining),
-        )?;
+        let remaining = self.recursion_remaining()?;
         let limit = self.compare(IntPredicate::SLE, remaining, self.i32(16))?;
         self.unlikely(limit, slow)?;
         let soft = self.load64(
@@ -66,16 +63,7 @@ impl<'c> Lower<'c, '_> {
         let pending = self.pending()?;
         self.unlikely(pending, slow)?;
         let fewer = self.b.build_int_sub(remaining, self.i32(1), "")?;
-        self.store(
-            self.tstate,
-            offset_of!(PyThreadState, py_recursion_remaining),
-            fewer.into(),
-        )?;
-        self.store(
-            self.tstate,
-            offset_of!(PyThreadState, current_frame),
-            self.frame.into(),
-        )?;
+        self.link(self.frame.into(), fewer)?;
         self.b.build_unconditional_branch(body)?;
         self.b.position_at_end(slow);
         let caller = self.return_address()?;
@@ -90,6 +78,25 @@ impl<'c> Lower<'c, '_> {
         )?;
         self.b.build_return(Some(&result))?;
         Ok(())
+    }
+
+    /// How many calls the recursion limit leaves.
+    pub(super) fn recursion_remaining(&self) -> Lowered<IntValue<'c>> {
+        self.load32(
+            self.tstate,
+            offset_of!(PyThreadState, py_recursion_remaining),
+        )
+    }
+
+    /// Makes a frame (its address) the running one, with so many calls left.
+    pub(super) fn link(&self, frame: BasicValueEnum<'c>, remaining: IntValue<'c>) -> Lowered<()> {
+        let tstate = self.tstate;
+        self.store(tstate, offset_of!(PyThreadState, current_frame), frame)?;
+        self.store(
+            tstate,
+            offset_of!(PyThreadState, py_recursion_remaining),
+            remaining.into(),
+        )
     }
 
     /// Where the function returns to.
@@ -131,22 +138,10 @@ impl<'c> Lower<'c, '_> {
         state: Option<&Rc<FrameState>>,
     ) -> Lowered<()> {
         let bits = self.heap_bits(value)?;
-        let remaining = self.load32(
-            self.tstate,
-            offset_of!(PyThreadState, py_recursion_remaining),
-        )?;
+        let remaining = self.recursion_remaining()?;
         let more = self.b.build_int_add(remaining, self.i32(1), "")?;
-        self.store(
-            self.tstate,
-            offset_of!(PyThreadState, py_recursion_remaining),
-            more.into(),
-        )?;
         let previous = self.load64(self.frame, offset_of!(Frame, previous))?;
-        self.store(
-            self.tstate,
-            offset_of!(PyThreadState, current_frame),
-            previous.into(),
-        )?;
+        self.link(previous.into(), more)?;
         let observed = self.new_block("observed");
         let object = self.load64(self.frame, offset_of!(Frame, frame_obj))?;
         let has_object = self.compare(IntPredicate::NE, object, self.i64(0))?;
@@ -302,13 +297,9 @@ impl<'c> Lower<'c, '_> {
         state: &FrameState,
     ) -> (u64, Handed) {
         let mut handed = Handed::default();
-        let mut frames = Vec::new();
-        let mut next = Some(state);
-        while let Some(state) = next {
-            frames.push(self.frame_plan(state, &mut handed));
-            next = state.parent.as_deref();
-        }
-        frames.reverse();
+        let frames = (state.chain().into_iter())
+            .map(|state| self.frame_plan(state, &mut handed))
+            .collect();
         self.add_plan(
             ExitPlan {
                 reason,
@@ -329,13 +320,11 @@ impl<'c> Lower<'c, '_> {
         depth: usize,
     ) -> (u64, Handed) {
         let mut handed = Handed::default();
-        let mut frames = vec![self.linked_plan(state, offset, depth, &mut handed)];
-        let mut next = state.parent.as_deref();
-        while let Some(state) = next {
-            frames.push(self.linked_plan(state, state.offset, state.stack.len(), &mut handed));
-            next = state.parent.as_deref();
-        }
-        frames.reverse();
+        let callers = state.parent.as_deref().map(FrameState::chain);
+        let mut frames: Vec<_> = (callers.into_iter().flatten())
+            .map(|state| self.linked_plan(state, state.offset, state.stack.len(), &mut handed))
+            .collect();
+        frames.push(self.linked_plan(state, offset, depth, &mut handed));
         self.add_plan(
             ExitPlan {
                 reason,

@@ -126,7 +126,7 @@ impl<'c> Lower<'c, '_> {
         let remaining = self.recursion_remaining()?;
         let depth = self.i32(inlined.len() as u64);
         let remaining = self.b.build_int_sub(remaining, depth, "")?;
-        self.link(look.innermost(), remaining)?;
+        self.link(look.innermost().into(), remaining)?;
         Ok(look)
     }
 
@@ -185,28 +185,6 @@ impl<'c> Lower<'c, '_> {
         self.publish_stack(frame, state, boxes)
     }
 
-    fn recursion_remaining(&self) -> Lowered<IntValue<'c>> {
-        self.load32(
-            self.tstate,
-            offset_of!(PyThreadState, py_recursion_remaining),
-        )
-    }
-
-    /// Makes a frame the running one.
-    fn link(&self, frame: PointerValue<'c>, remaining: IntValue<'c>) -> Lowered<()> {
-        let tstate = self.tstate;
-        self.store(
-            tstate,
-            offset_of!(PyThreadState, current_frame),
-            frame.into(),
-        )?;
-        self.store(
-            tstate,
-            offset_of!(PyThreadState, py_recursion_remaining),
-            remaining.into(),
-        )
-    }
-
     /// Room on the data stack.
     fn push_room(&mut self, words: u32) -> Lowered<Room<'c>> {
         let pointer = self.context.ptr_type(Default::default());
@@ -257,7 +235,7 @@ impl<'c> Lower<'c, '_> {
             let depth = self.i32(look.frames.len() as u64 - 1);
             let remaining = self.recursion_remaining()?;
             let remaining = self.b.build_int_add(remaining, depth, "")?;
-            self.link(self.frame, remaining)?;
+            self.link(self.frame.into(), remaining)?;
             let (pop, keep, done) = (
                 self.new_block("pop_chunk"),
                 self.new_block(""),

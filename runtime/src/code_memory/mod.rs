@@ -189,7 +189,7 @@ struct Arena {
 
 /// Whether code that was executed may be replaced by other code at its address.
 ///
-/// An emulator that translates ahead may miss stores through the writable alias and take `ic ivau` for nothing (QEMU's user mode did before 8.1): it would
+/// An emulator that translates ahead may miss stores through the writable alias and take `ic ivau` for nothing (QEMU 7.2's user mode does): it would
 /// go on with the code that was freed. What it does is found by trying.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Rewriting {

@@ -1,6 +1,5 @@
 //! Objects whose end nobody can see: freeing them runs no Python code, so that frames need not be made true for it.
 
-use std::mem::offset_of;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use hotstamp_layout::ffi::{self, PyObject, PyTypeObject};
@@ -14,10 +13,6 @@ const ITEMS: isize = 16;
 
 /// Objects that are held from elsewhere too.
 const SURVIVORS: usize = 32;
-
-/// Words in front of an object with managed attributes: its weak references, its dictionary. From `Include/internal/pycore_object.h`.
-const WEAKLIST: isize = -4;
-const DICTIONARY: isize = -3;
 
 /// `tp_dealloc` of classes that Python code makes; 0 as long as it is not known.
 static OF_CLASSES: AtomicUsize = AtomicUsize::new(0);
@@ -136,21 +131,22 @@ unsafe fn is_quiet_instance(
         {
             return false;
         }
-        let words = object.cast::<usize>();
-        if words.offset(WEAKLIST).read() != 0 || words.offset(DICTIONARY).read() != 0 {
+        let weak_references: *mut *mut PyObject =
+            object.byte_offset(ffi::MANAGED_WEAKREF_OFFSET).cast();
+        if !(*weak_references).is_null() || !(*refs::managed_dict_slot(object)).is_null() {
             return false;
         }
-        let values = object
-            .byte_offset((*class).tp_basicsize)
-            .cast::<ffi::PyDictValues>();
+        let values = refs::inline_values(object);
         // Without valid inline values attributes are elsewhere.
         if (*values).valid == 0 {
             return false;
         }
-        let items = values
-            .byte_add(offset_of!(ffi::PyDictValues, values))
-            .cast::<*mut PyObject>();
-        are_quiet(items, (*values).capacity as isize, depth, survivors)
+        are_quiet(
+            refs::dict_value_slot(values, 0),
+            (*values).capacity as isize,
+            depth,
+            survivors,
+        )
     }
 }
 
