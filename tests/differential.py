@@ -14,6 +14,7 @@ import traceback
 import types
 
 os.environ.setdefault("HOTSTAMP_TIER", "baseline")
+os.environ.setdefault("HOTSTAMP_STAMP", "1")
 
 import hotstamp  # noqa: E402
 

@@ -490,7 +490,7 @@ class Runner:
     def run(self, programs, tier, environment=None):
         """Outcomes by number, and how the process ended."""
         env = {name: value for name, value in os.environ.items() if not name.startswith(("HOTSTAMP", "PYTHONJIT")) or name in ("HOTSTAMP_NO_BUILD", "HOTSTAMP_PYTHON", "HOTSTAMP_PASSES", "HOTSTAMP_LOG", "HOTSTAMP_DUMP", "HOTSTAMP_DUMP_FOLDER")}
-        env.update(TIERS[tier], PYTHONHASHSEED="0", HOTSTAMP_NO_BUILD="1", **(environment or {}))
+        env.update(TIERS[tier], PYTHONHASHSEED="0", HOTSTAMP_NO_BUILD="1", **{"HOTSTAMP_STAMP": "1", **(environment or {})})
         if tier != "optimizer":
             env.pop("HOTSTAMP_AUTO", None)
         with tempfile.TemporaryDirectory(prefix="hotstamp-fuzz-") as folder:
@@ -630,7 +630,9 @@ def main():
     while time.monotonic() - started < options.seconds and number < options.first + options.programs and differences < options.stop_after:
         count = min(options.batch, options.first + options.programs - number)
         programs = [[each, program(options.seed, each)] for each in range(number, number + count)]
-        environment = {"HOTSTAMP_AUTO": options.auto or ("2", "5", "20")[number // options.batch % 3]}
+        turn = number // options.batch
+        # Stamped at the first call, or in the middle of the first loop.
+        environment = {"HOTSTAMP_AUTO": options.auto or ("2", "5", "20")[turn % 3], "HOTSTAMP_STAMP": ("1", "2")[turn % 2]}
         expected, _ = runner.run(programs, "interpreter")
         for tier in tiers:
             found, _, got, errors = runner.differing(programs, tier, environment)

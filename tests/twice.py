@@ -50,6 +50,7 @@ class Subject:
 def add_options(parser, timeout):
     parser.add_argument("--tier", default="baseline", choices=["baseline", "optimizer", "auto"], help="what is compared with the interpreter (default: %(default)s)")
     parser.add_argument("--auto", type=int, metavar="N", help="HOTSTAMP_AUTO: calls and loop iterations after which a function is hot")
+    parser.add_argument("--stamp", default="1", metavar="N", help="HOTSTAMP_STAMP: the call at which a function is stamped; empty: when it is found hot, as in programs (default: %(default)s)")
     parser.add_argument("--arch", default=platform.machine(), choices=["x86_64", "aarch64"], help="the other architecture runs under emulation")
     parser.add_argument("-j", "--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="processes at a time (default: one per processor)")
     parser.add_argument("--timeout", type=float, default=timeout, metavar="SECONDS", help="for one process (default: %(default)s; four times that under emulation)")
@@ -70,7 +71,7 @@ class Twice:
         self.used = set()
         self.timeout = options.timeout * (1 if options.arch == platform.machine() else 4)
         self.folder = TARGET / kind / options.arch
-        compiled = {"HOTSTAMP": "1", "HOTSTAMP_TIER": options.tier}
+        compiled = {"HOTSTAMP": "1", "HOTSTAMP_TIER": options.tier, "HOTSTAMP_STAMP": options.stamp}
         if options.auto is not None:
             compiled["HOTSTAMP_AUTO"] = str(options.auto)
         self.modes = {"interpreted": {"HOTSTAMP": "0"}, "compiled": compiled}

@@ -20,6 +20,7 @@ pub mod resume;
 pub mod segments;
 pub mod site;
 pub mod stats;
+mod threads;
 pub mod unwind;
 
 /// CPython's interpreter frame.

@@ -10,6 +10,7 @@ use once_cell::sync::OnceCell;
 
 use crate::code_data::CodeData;
 use crate::exits::ExitReason;
+use crate::hooks::back_edges::{self, BackEdge};
 use crate::site::CodePtr;
 
 /// What a tier gives the runtime at start-up.
@@ -45,6 +46,10 @@ static EXTRA_INDEX: AtomicIsize = AtomicIsize::new(-1);
 struct Versions {
     stamped: Vec<*mut CodeData>,
     refused: Option<ExitReason>,
+    /// Counts down, with calls and loop iterations, to when the code is stamped. It is interpreted until then.
+    waits: u32,
+    /// What counts the iterations, see `hooks/back_edges.rs`.
+    back_edges: Vec<*mut BackEdge>,
 }
 
 /// Why the registry could not start.
@@ -79,6 +84,7 @@ unsafe extern "C" fn free_versions(extra: *mut c_void) {
     // SAFETY: the slot only ever holds what `versions` boxed; the code object dies, so no frame runs its code.
     unsafe {
         let versions = Box::from_raw(extra.cast::<Versions>());
+        back_edges::disarm(versions.back_edges);
         for data in versions.stamped {
             CodeData::free(data);
         }
@@ -250,6 +256,98 @@ unsafe fn attach_versions(code: *mut PyCodeObject) -> *mut Versions {
     all
 }
 
+/// How long code waits to be stamped, in steps of `count`. None: it is stamped now.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Wait {
+    /// Until so many steps were counted.
+    Steps(u32),
+    /// As `Steps`, if iterations can be counted too; not at all otherwise.
+    CountedLoops(u32),
+}
+
+/// Counts `steps` for code that may not be stamped yet. True if it is to be stamped now (or was, or is refused). `wait` is asked at the first time.
+///
+/// # Safety
+/// `code` is a live code object; GIL held, no exception set.
+pub(crate) unsafe fn count(
+    code: *mut PyCodeObject,
+    steps: u32,
+    wait: impl FnOnce() -> Wait,
+) -> bool {
+    // SAFETY: the record lives as long as the code object.
+    unsafe {
+        let mut all = versions(code);
+        if all.is_null() {
+            all = attach_versions(code);
+            if all.is_null() {
+                return true;
+            }
+            match wait() {
+                Wait::Steps(total) => (*all).waits = total,
+                Wait::CountedLoops(total) => {
+                    (*all).waits = total;
+                    (*all).back_edges = back_edges::arm(code, &raw mut (*all).waits);
+                    if (*all).back_edges.is_empty() {
+                        (*all).waits = 0;
+                    }
+                }
+            }
+        }
+        (*all).waits = (*all).waits.saturating_sub(steps);
+        (*all).waits == 0
+    }
+}
+
+/// Begins to count for code that was found running, as `count` does at its first time. Whether it is new.
+///
+/// # Safety
+/// As `count`.
+pub(crate) unsafe fn begin_counting(code: *mut PyCodeObject, wait: impl FnOnce() -> Wait) -> bool {
+    // SAFETY: passed on.
+    unsafe {
+        let new = !is_known(code);
+        if new {
+            count(code, 0, wait);
+        }
+        new
+    }
+}
+
+/// Whether code has a record: it counts, is stamped or refused.
+///
+/// # Safety
+/// `code` is a live code object; GIL held.
+pub(crate) unsafe fn is_known(code: *mut PyCodeObject) -> bool {
+    // SAFETY: passed on.
+    unsafe { !versions(code).is_null() }
+}
+
+/// Whether code was refused.
+///
+/// # Safety
+/// `code` is a live code object; GIL held.
+pub(crate) unsafe fn is_refused(code: *mut PyCodeObject) -> bool {
+    // SAFETY: the record lives as long as the code object.
+    unsafe {
+        let all = versions(code);
+        !all.is_null() && (*all).refused.is_some()
+    }
+}
+
+/// Has code count its iterations no longer: it will never be stamped.
+///
+/// # Safety
+/// As `count`.
+pub(crate) unsafe fn disarm(code: *mut PyCodeObject) {
+    // SAFETY: the record lives as long as the code object.
+    unsafe {
+        let all = versions(code);
+        if !all.is_null() {
+            back_edges::disarm(std::mem::take(&mut (*all).back_edges));
+        }
+    }
+}
+
 /// A code object executed with more globals than this (templates run through `exec`) stays interpreted for the further ones.
 const MAX_VERSIONS: usize = 8;
 
@@ -268,6 +366,7 @@ pub unsafe fn opt_out(code: *mut PyCodeObject) {
             }
         }
         (*all).refused = Some(ExitReason::OptedOut);
+        back_edges::disarm(std::mem::take(&mut (*all).back_edges));
         for &data in &(*all).stamped {
             (*data).leave = 1;
             CodeData::uninstall_optimized(data);

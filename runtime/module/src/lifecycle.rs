@@ -7,8 +7,9 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::OnceLock;
 
+use hotstamp_runtime::hooks::{self, when};
 use hotstamp_runtime::optimize::policy;
-use hotstamp_runtime::{hooks, stats};
+use hotstamp_runtime::stats;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use thiserror::Error;
@@ -92,6 +93,22 @@ struct Settings {
 
 static SETTINGS: OnceLock<Settings> = OnceLock::new();
 
+/// From which call on code is stamped, if not when it was found hot: what `HOTSTAMP_STAMP` says, or the tier's own.
+fn stamping_call(tier: Tier) -> Option<u32> {
+    let default = (tier == Tier::Optimizer).then_some(1);
+    let text = std::env::var("HOTSTAMP_STAMP").unwrap_or_default();
+    if text.is_empty() {
+        return default;
+    }
+    text.parse().map_or_else(
+        |_| {
+            tracing::warn!("HOTSTAMP_STAMP={text} is no number");
+            default
+        },
+        Some,
+    )
+}
+
 /// Reads the environment. An unknown tier is reported on standard error, and the program runs interpreted.
 pub(crate) fn read_environment() {
     SETTINGS.get_or_init(|| {
@@ -115,10 +132,15 @@ pub(crate) fn read_environment() {
                 tier: Tier::Interpreter,
                 refusal: Some(Refusal::InterpreterTier),
             },
-            Ok(tier) => Settings {
-                tier,
-                refusal: None,
-            },
+            Ok(tier) => {
+                if let Some(call) = stamping_call(tier) {
+                    when::count_from_first(call);
+                }
+                Settings {
+                    tier,
+                    refusal: None,
+                }
+            }
             Err(error) => {
                 eprintln!("hotstamp: {error}. The program runs interpreted.");
                 Settings {

@@ -9,6 +9,7 @@ use hotstamp_layout::ffi::{self, PyMethodObject, PyObject, PyThreadState};
 use hotstamp_layout::refs::{self, StackRef};
 
 use super::stack::Stack;
+use crate::hooks::functions;
 use crate::site::Site;
 use crate::{Frame, segments};
 
@@ -102,6 +103,7 @@ unsafe fn call_with_entries(
             )
         };
         let result = if segments::is_function(callable) {
+            functions::called(callable.cast());
             segments::with_room(tstate, call)
         } else {
             call()
@@ -214,6 +216,7 @@ pub unsafe extern "C" fn op_call_function_ex(
         }
         let call = || ffi::PyObject_Call(callable, stack.object(2), stack.peek(1).as_ptr_borrow());
         let result = if segments::is_function(callable) {
+            functions::called(callable.cast());
             segments::with_room(tstate, call)
         } else {
             call()

@@ -7,11 +7,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::null_mut;
 
 use hotstamp_layout::ffi::{self, PyCodeObject, PyFunctionObject, PyObject, PyTypeObject};
-use hotstamp_layout::opcode::Opcode;
 use hotstamp_layout::refs;
 
 use super::swap::Swap;
 use super::tracing;
+use super::when;
 use crate::code_data::CodeData;
 use crate::exits::{self, ExitReason};
 use crate::{entry, registry};
@@ -79,29 +79,6 @@ impl Drop for Owned {
     }
 }
 
-/// Whether code jumps backward anywhere. Instrumented code counts as straight: nothing is stamped while somebody observes.
-unsafe fn loops(code: *mut PyCodeObject) -> bool {
-    // SAFETY: the caller gives a live code object; its code units follow its header.
-    unsafe {
-        let units = refs::code_start(code);
-        let len = refs::code_len(code);
-        let mut at = 0;
-        while at < len {
-            let Some(opcode) = Opcode::from_u8((*units.add(at)).op.code) else {
-                return false;
-            };
-            match opcode.base() {
-                Opcode::JUMP_BACKWARD | Opcode::JUMP_BACKWARD_NO_INTERRUPT => return true,
-                Opcode::INSTRUMENTED_LINE
-                | Opcode::INSTRUMENTED_INSTRUCTION
-                | Opcode::ENTER_EXECUTOR => return false,
-                base => at += 1 + base.caches(),
-            }
-        }
-        false
-    }
-}
-
 /// The compiled code of a body that loops, or `None` if it has to be interpreted.
 unsafe fn stamped(
     code: *mut PyCodeObject,
@@ -110,7 +87,10 @@ unsafe fn stamped(
 ) -> Option<*mut CodeData> {
     // SAFETY: the caller gives live objects, GIL held.
     unsafe {
-        if !super::enabled() || !tracing::may_run(ffi::PyThreadState_GetUnchecked()) || !loops(code)
+        if !super::enabled()
+            || !tracing::may_run(ffi::PyThreadState_GetUnchecked())
+            || !when::body_counts(code)
+            || !when::now(code)
         {
             return None;
         }
@@ -179,7 +159,11 @@ pub unsafe fn run_module_body(
 ) -> Option<*mut PyObject> {
     // SAFETY: passed on from the caller.
     unsafe {
-        if (*code).co_nfreevars != 0 || !super::enabled() || super::suspended() || !loops(code) {
+        if (*code).co_nfreevars != 0
+            || !super::enabled()
+            || super::suspended()
+            || !when::body_counts(code)
+        {
             return None;
         }
         // As `exec`: the names of built-in functions are reachable from every namespace that code runs in.
@@ -231,7 +215,7 @@ unsafe extern "C" fn build_class(
         {
             let func = (*args).cast::<PyFunctionObject>();
             let code = (*func).func_code.cast::<PyCodeObject>();
-            if loops(code) && stamped(code, (*func).func_globals, (*func).func_builtins).is_some() {
+            if stamped(code, (*func).func_globals, (*func).func_builtins).is_some() {
                 let names = if kwnames.is_null() {
                     0
                 } else {

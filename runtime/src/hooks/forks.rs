@@ -8,6 +8,7 @@ use std::ffi::c_int;
 
 use hotstamp_layout::ffi::{self, PyObject};
 
+use super::sampler;
 use super::swap::Swap;
 use crate::optimize::service;
 
@@ -53,6 +54,7 @@ unsafe extern "C" fn fork(module: *mut PyObject, nothing: *mut PyObject) -> *mut
         };
         if !result.is_null() && PyLong_AsLong(result) == 0 {
             service::notice_fork();
+            sampler::notice_fork();
         }
         result
     }

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use hotstamp_layout::ffi::{self, PyCodeObject, PyFunctionObject, PyObject};
 use hotstamp_layout::refs;
 
-use super::{HookError, tracing};
+use super::{HookError, tracing, when};
 use crate::code_data::CodeData;
 use crate::code_memory::CodeMemory;
 use crate::exits::{self, ExitReason};
@@ -106,7 +106,9 @@ unsafe extern "C" fn watch(
         match event {
             ffi::PyFunction_EVENT_CREATE => {
                 if !tracing::suspended() {
-                    if same((*func).vectorcall, registry::default_vectorcall()) {
+                    if same((*func).vectorcall, registry::default_vectorcall())
+                        && is_of_interest(func)
+                    {
                         (*func).vectorcall = Some(lazy_entry);
                     }
                 } else {
@@ -119,6 +121,7 @@ unsafe extern "C" fn watch(
                     lose_version(func);
                 } else if same((*func).vectorcall, registry::default_vectorcall())
                     && !tracing::suspended()
+                    && !when::samples()
                 {
                     // Its old code was refused; CPython clears the version right after this event.
                     (*func).vectorcall = Some(lazy_entry);
@@ -141,6 +144,45 @@ unsafe fn lose_version(func: *mut PyFunctionObject) {
     unsafe {
         if (*func).func_version == VERSION_UNSET {
             (*func).func_version = VERSION_CLEARED;
+        }
+    }
+}
+
+/// Whether a function gets our entry when it is made, or when we come to know it: all do where calls are counted from the first, else those whose code was found before.
+unsafe fn is_of_interest(func: *mut PyFunctionObject) -> bool {
+    // SAFETY: the caller gives a live function.
+    !when::samples() || unsafe { registry::is_known((*func).func_code.cast()) }
+}
+
+/// Has a function that was found running begin to count, unless it has an entry of ours. Whether its code is new.
+///
+/// # Safety
+/// `func` is a live function, GIL held, no exception set, nobody observes.
+pub(super) unsafe fn found(func: *mut PyFunctionObject) -> bool {
+    // SAFETY: see above.
+    unsafe {
+        let code = (*func).func_code.cast();
+        let new = when::found(code);
+        if same((*func).vectorcall, registry::default_vectorcall()) && !registry::is_refused(code) {
+            take_over(func);
+        }
+        new
+    }
+}
+
+/// Compiled code calls a function: it begins to count if it is the interpreter's own yet.
+///
+/// # Safety
+/// `func` is a live function, GIL held, no exception set.
+pub(crate) unsafe fn called(func: *mut PyFunctionObject) {
+    // SAFETY: see above.
+    unsafe {
+        if same((*func).vectorcall, registry::default_vectorcall())
+            && super::enabled()
+            && !super::suspended()
+            && !registry::is_refused((*func).func_code.cast())
+        {
+            take_over(func);
         }
     }
 }
@@ -209,12 +251,12 @@ unsafe fn hand_back(func: *mut PyFunctionObject) {
     }
 }
 
-/// Takes over all functions that exist.
+/// Takes over all functions that exist and are of interest.
 pub(super) unsafe fn take_over_all() {
     unsafe extern "C" fn visit(object: *mut PyObject, _: *mut c_void) -> c_int {
         // SAFETY: the visitor passes live objects, and a function is one by its type.
         unsafe {
-            if (*object).ob_type == &raw mut ffi::PyFunction_Type {
+            if (*object).ob_type == &raw mut ffi::PyFunction_Type && is_of_interest(object.cast()) {
                 take_over(object.cast());
             }
         }
@@ -266,6 +308,9 @@ pub unsafe extern "C" fn lazy_entry(
             return entry::call_default(callable, args, nargsf, kwnames);
         }
         let func = callable.cast::<PyFunctionObject>();
+        if !when::now((*func).func_code.cast()) {
+            return entry::call_default(callable, args, nargsf, kwnames);
+        }
         match stamp(func) {
             Ok(data) => {
                 enter_through(
@@ -279,6 +324,23 @@ pub unsafe extern "C" fn lazy_entry(
                 hand_back(func);
                 entry::call_default(callable, args, nargsf, kwnames)
             }
+        }
+    }
+}
+
+/// Has a function that waits to be stamped enter its compiled code from the next call on. Other functions stay as they are.
+///
+/// # Safety
+/// `func` is a live Python function; `data` was stamped for its code, globals and builtins. GIL held.
+pub(crate) unsafe fn enter_stamped(func: *mut PyObject, data: *mut CodeData) {
+    // SAFETY: see above; a call stub is a vectorcall function.
+    unsafe {
+        let func = func.cast::<PyFunctionObject>();
+        if same((*func).vectorcall, Some(lazy_entry)) {
+            enter_through(
+                func,
+                std::mem::transmute::<*const u8, ffi::vectorcallfunc>((*data).stub.0),
+            );
         }
     }
 }

@@ -5,12 +5,15 @@
 //!
 //! All of it belongs to the main interpreter and happens under the GIL.
 
+pub(crate) mod back_edges;
 pub mod bodies;
 mod forks;
 pub mod functions;
 pub mod generators;
+mod sampler;
 mod swap;
 pub mod tracing;
+pub mod when;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -51,6 +54,7 @@ pub unsafe fn enable() -> Result<(), HookError> {
         generators::install();
         ENABLED.store(true, Ordering::Relaxed);
         tracing::start();
+        sampler::start();
     }
     Ok(())
 }
@@ -64,6 +68,7 @@ pub unsafe fn disable() {
         return;
     }
     ENABLED.store(false, Ordering::Relaxed);
+    sampler::stop();
     // SAFETY: passed on from the caller.
     unsafe {
         tracing::stop();

@@ -24,7 +24,7 @@ use super::functions;
 use super::swap::Swap;
 
 /// Low bits of `eval_breaker`: pending events. The others count changes of instrumentation.
-const EVENT_BITS: usize = 0xff;
+pub(super) const EVENT_BITS: usize = 0xff;
 
 /// No `eval_breaker` has this value: all of its events and the last of all versions.
 const NEVER: usize = usize::MAX;

@@ -6,7 +6,6 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io;
-use std::mem::MaybeUninit;
 use std::path::{Path, PathBuf};
 use std::ptr::null_mut;
 use std::sync::Arc;
@@ -19,6 +18,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use super::{Finished, Job, OFF, wake_up};
 use crate::optimize::boundary::{Bytes, Optimizer, Outcome};
 use crate::optimize::loader::{self, LoadError};
+use crate::threads;
 
 /// How long the thread waits for a job before it ends.
 pub(super) const IDLE: Duration = Duration::from_millis(500);
@@ -99,7 +99,7 @@ impl Thread {
             queue: Queue::default(),
             ending: false,
         };
-        let handle = without_signals(|| {
+        let handle = threads::without_signals(|| {
             Builder::new()
                 .name("hotstamp".to_owned())
                 .stack_size(STACK_BYTES)
@@ -142,32 +142,6 @@ impl Thread {
     pub(super) fn join(self) -> Option<Vec<Command>> {
         self.handle.join().ok()
     }
-}
-
-/// Runs `start` with signals blocked, so that a thread that it starts takes none: the program's handlers are for the program's threads. Faults stay as they are,
-/// since blocked they would kill without a word.
-fn without_signals<T>(start: impl FnOnce() -> T) -> T {
-    let mut old = MaybeUninit::<libc::sigset_t>::uninit();
-    // SAFETY: sets of signals are plain data, filled in before they are read; the mask is this thread's alone.
-    unsafe {
-        let mut blocked = MaybeUninit::<libc::sigset_t>::uninit();
-        libc::sigfillset(blocked.as_mut_ptr());
-        for fault in [
-            libc::SIGSEGV,
-            libc::SIGBUS,
-            libc::SIGFPE,
-            libc::SIGILL,
-            libc::SIGABRT,
-            libc::SIGTRAP,
-        ] {
-            libc::sigdelset(blocked.as_mut_ptr(), fault);
-        }
-        libc::pthread_sigmask(libc::SIG_SETMASK, blocked.as_ptr(), old.as_mut_ptr());
-    }
-    let result = start();
-    // SAFETY: `old` was filled in above.
-    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, old.as_ptr(), null_mut()) };
-    result
 }
 
 /// Where a result goes.

@@ -1,0 +1,209 @@
+//! Finding code worth stamping without slowing the rest: a thread asks the program now and then where it is.
+//!
+//! Code that nobody has found yet is the interpreter's own: no entry of ours, and calls inlined as ever. The thread adds a pending call, which the interpreter makes at the next function entry or back edge of
+//! whatever runs; there the functions on top of the stack are taken over and begin to count (`when.rs`). So what takes time is found in proportion to the time it takes, and a program that ends
+//! within a millisecond is not touched at all. The callees of compiled code are found by their calls.
+//!
+//! The thread asks again only when it was answered: a program that waits is left alone. When it finds nothing new for a while it asks less often. It ends before a fork, and starts again behind it.
+
+use std::ffi::{c_int, c_void};
+use std::ptr::null_mut;
+use std::sync::{Condvar, Mutex, MutexGuard, Once, PoisonError};
+use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
+
+use hotstamp_layout::ffi::{self, PyFunctionObject, PyThreadState};
+use hotstamp_layout::refs;
+
+use super::{functions, tracing, when};
+use crate::{Frame, threads};
+
+/// Between two questions while there is something to find.
+const SHORTEST: Duration = Duration::from_millis(1);
+/// So many doublings of it at most, when nothing is found.
+const DOUBLINGS: u32 = 5;
+/// Answers without a finding before the time doubles.
+const PATIENCE: u32 = 16;
+/// How many frames are looked at, from the top of the stack.
+const DEPTH: usize = 8;
+/// What is touched of the thread's stack is a page or two.
+const STACK_BYTES: usize = 64 << 10;
+
+struct State {
+    thread: Option<JoinHandle<()>>,
+    /// The thread is to end.
+    stop: bool,
+    /// A question was not answered yet.
+    asked: bool,
+    /// An answer found something.
+    found: bool,
+}
+
+static STATE: Mutex<State> = Mutex::new(State {
+    thread: None,
+    stop: false,
+    asked: false,
+    found: false,
+});
+/// Signalled when the thread is to end and when a question was answered.
+static CHANGED: Condvar = Condvar::new();
+
+fn state() -> MutexGuard<'static, State> {
+    STATE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Starts to ask, if code is found by asking at all.
+pub(super) fn start() {
+    static FORKS: Once = Once::new();
+    if !when::samples() {
+        return;
+    }
+    FORKS.call_once(|| {
+        // SAFETY: the handlers call nothing but this module.
+        unsafe { libc::pthread_atfork(Some(before_fork), Some(after_fork), None) };
+    });
+    let mut state = state();
+    if state.thread.is_some() {
+        return;
+    }
+    (state.stop, state.asked, state.found) = (false, false, true);
+    let started = threads::without_signals(|| {
+        Builder::new()
+            .name("hotstamp-sampler".to_owned())
+            .stack_size(STACK_BYTES)
+            .spawn(run)
+    });
+    match started {
+        Ok(thread) => state.thread = Some(thread),
+        Err(error) => ::tracing::warn!(%error, "no thread to find hot code with"),
+    }
+}
+
+/// Stops asking. Whether it was asked before.
+pub(super) fn stop() -> bool {
+    let thread = {
+        let mut state = state();
+        state.stop = true;
+        CHANGED.notify_all();
+        state.thread.take()
+    };
+    thread.is_some_and(|thread| {
+        // A panic has been reported by the thread itself.
+        let _ = thread.join();
+        true
+    })
+}
+
+/// Whether the fork that is being made interrupted the asking.
+static INTERRUPTED: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
+
+extern "C" fn before_fork() {
+    INTERRUPTED.store(stop(), std::sync::atomic::Ordering::Relaxed);
+}
+
+/// In the parent. Not at once: Python counts the threads when the fork is made, and warns.
+extern "C" fn after_fork() {
+    if INTERRUPTED.load(std::sync::atomic::Ordering::Relaxed) {
+        // SAFETY: as in `run`.
+        unsafe {
+            ffi::_PyEval_AddPendingCall(ffi::PyInterpreterState_Main(), Some(go_on), null_mut(), 0)
+        };
+    }
+}
+
+unsafe extern "C" fn go_on(_: *mut c_void) -> c_int {
+    if super::enabled() {
+        start();
+    }
+    0
+}
+
+/// In the child of a fork that Python made, when Python is ready again.
+pub(super) fn notice_fork() {
+    if INTERRUPTED.load(std::sync::atomic::Ordering::Relaxed) {
+        start();
+    }
+}
+
+/// The thread.
+fn run() {
+    let mut fruitless = 0;
+    loop {
+        let mut now = state();
+        let interval = SHORTEST * (1 << (fruitless / PATIENCE).min(DOUBLINGS));
+        now = CHANGED
+            .wait_timeout_while(now, interval, |state| !state.stop)
+            .unwrap_or_else(PoisonError::into_inner)
+            .0;
+        now = CHANGED
+            .wait_while(now, |state| state.asked && !state.stop)
+            .unwrap_or_else(PoisonError::into_inner);
+        if now.stop {
+            return;
+        }
+        fruitless = if now.found {
+            0
+        } else {
+            fruitless.saturating_add(1)
+        };
+        (now.asked, now.found) = (true, false);
+        drop(now);
+        // SAFETY: the main interpreter's state is static, and pending calls are added by any thread.
+        let full = unsafe {
+            ffi::_PyEval_AddPendingCall(ffi::PyInterpreterState_Main(), Some(look), null_mut(), 0)
+        };
+        if full != 0 {
+            state().asked = false;
+        }
+    }
+}
+
+/// The answer: made by the interpreter, in one of its threads.
+unsafe extern "C" fn look(_: *mut c_void) -> c_int {
+    // SAFETY: pending calls are made with the GIL.
+    let found = unsafe { look_at(ffi::PyThreadState_GetUnchecked()) };
+    let mut state = state();
+    state.asked = false;
+    state.found |= found;
+    CHANGED.notify_all();
+    0
+}
+
+/// Takes over what is on top of a thread's stack. Whether anything of it is new.
+unsafe fn look_at(tstate: *mut PyThreadState) -> bool {
+    // SAFETY: the caller's thread state is attached; frames on the stack are live.
+    unsafe {
+        if !super::enabled()
+            || super::suspended()
+            || !(*tstate).current_exception.is_null()
+            || !tracing::may_run(tstate)
+        {
+            return false;
+        }
+        let mut frame = (*tstate).current_frame;
+        let mut found = false;
+        for _ in 0..DEPTH {
+            while !frame.is_null()
+                && u32::from((*frame).owner as u8) >= ffi::FRAME_OWNED_BY_INTERPRETER
+            {
+                frame = (*frame).previous;
+            }
+            if frame.is_null() {
+                break;
+            }
+            found |= consider(frame);
+            frame = (*frame).previous;
+        }
+        found
+    }
+}
+
+/// Has the function of a frame begin to count. Whether its code is new.
+unsafe fn consider(frame: *mut Frame) -> bool {
+    // SAFETY: the caller gives a live frame of a function or generator.
+    unsafe {
+        let function = (*frame).f_funcobj.as_ptr_borrow();
+        refs::is_type(function, &raw const ffi::PyFunction_Type)
+            && functions::found(function.cast::<PyFunctionObject>())
+    }
+}
