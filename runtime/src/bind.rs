@@ -38,6 +38,7 @@ pub unsafe fn bind_arguments(
     // SAFETY: passed on.
     unsafe {
         let binding = Binding::new(func, code, localsplus);
+        let args = Borrowed(args);
         if kwnames.is_null()
             && nargs == binding.argcount
             && binding.has_only_positional_parameters()
@@ -46,6 +47,92 @@ pub unsafe fn bind_arguments(
             return Ok(());
         }
         binding.bind(args, nargs, kwnames)
+    }
+}
+
+/// As [`bind_arguments`], with arguments on an operand stack, which move into the frame. On an error they stay where they are, and their owner's.
+///
+/// # Safety
+/// As for [`bind_arguments`]. After success nothing of the arguments is the operand stack's any more.
+pub unsafe fn bind_entries(
+    func: *mut PyFunctionObject,
+    code: *mut PyCodeObject,
+    localsplus: *mut StackRef,
+    args: *const StackRef,
+    nargs: usize,
+    kwnames: *mut PyObject,
+) -> Result<(), BindError> {
+    // SAFETY: passed on; what was not moved to a slot of its own has got another reference in the tuple, dict or slot that holds it, so that closing it frees nothing.
+    unsafe {
+        let binding = Binding::new(func, code, localsplus);
+        binding.bind(Entries(args), nargs, kwnames)?;
+        let keywords = if kwnames.is_null() {
+            0
+        } else {
+            refs::size_of_var(kwnames) as usize
+        };
+        for index in nargs.min(binding.argcount)..nargs + keywords {
+            (*args.add(index)).close();
+        }
+        Ok(())
+    }
+}
+
+/// Where the arguments of a call are.
+trait Source: Copy {
+    /// An argument, borrowed.
+    unsafe fn object(self, index: usize) -> *mut PyObject;
+    /// An argument for a slot of its own.
+    unsafe fn take(self, index: usize) -> StackRef;
+    /// What the slot of a taken argument holds is given back: the slot becomes null.
+    unsafe fn give_back(slot: *mut StackRef);
+}
+
+/// Vectorcall's array.
+#[derive(Clone, Copy)]
+struct Borrowed(*const *mut PyObject);
+
+impl Source for Borrowed {
+    #[inline(always)]
+    unsafe fn object(self, index: usize) -> *mut PyObject {
+        // SAFETY: the index is below the number of arguments.
+        unsafe { *self.0.add(index) }
+    }
+
+    #[inline(always)]
+    unsafe fn take(self, index: usize) -> StackRef {
+        // SAFETY: as above.
+        unsafe { StackRef::from_new(self.object(index)) }
+    }
+
+    #[inline(always)]
+    unsafe fn give_back(slot: *mut StackRef) {
+        // SAFETY: the caller's arguments outlive this, so nothing of theirs dies.
+        unsafe { StackRef::clear(slot) }
+    }
+}
+
+/// Entries of an operand stack.
+#[derive(Clone, Copy)]
+struct Entries(*const StackRef);
+
+impl Source for Entries {
+    #[inline(always)]
+    unsafe fn object(self, index: usize) -> *mut PyObject {
+        // SAFETY: the index is below the number of arguments.
+        unsafe { (*self.0.add(index)).as_ptr_borrow() }
+    }
+
+    #[inline(always)]
+    unsafe fn take(self, index: usize) -> StackRef {
+        // SAFETY: as above; moved.
+        unsafe { *self.0.add(index) }
+    }
+
+    #[inline(always)]
+    unsafe fn give_back(slot: *mut StackRef) {
+        // SAFETY: the slot holds what the operand stack holds too, and is the one that gives up.
+        unsafe { slot.write(StackRef::NULL) }
     }
 }
 
@@ -105,13 +192,11 @@ impl Binding {
 
     /// Takes the first `count` arguments into the first slots and sets all others null.
     #[inline(always)]
-    unsafe fn take_positional(self, args: *const *mut PyObject, count: usize) {
+    unsafe fn take_positional<S: Source>(self, args: S, count: usize) {
         // SAFETY: there are at least `count` arguments, and as many parameters.
         unsafe {
             for index in 0..count {
-                self.slots
-                    .add(index)
-                    .write(StackRef::from_new(*args.add(index)));
+                self.slots.add(index).write(args.take(index));
             }
             for index in count..self.slot_count {
                 self.slots.add(index).write(StackRef::NULL);
@@ -119,12 +204,19 @@ impl Binding {
         }
     }
 
-    /// Sets all slots null again. The caller's arguments outlive this, so nothing of theirs dies.
+    /// Sets all slots null again, of which the first `taken` hold arguments.
     #[cold]
-    unsafe fn release(self) {
+    unsafe fn release<S: Source>(self, taken: usize) {
         for index in 0..self.slot_count {
-            // SAFETY: all slots are initialised and own what they hold.
-            unsafe { StackRef::clear(self.slots.add(index)) };
+            // SAFETY: all slots are initialised; those behind the arguments own what they hold, and the caller's arguments outlive this.
+            unsafe {
+                let slot = self.slots.add(index);
+                if index < taken {
+                    S::give_back(slot);
+                } else {
+                    StackRef::clear(slot);
+                }
+            }
         }
     }
 
@@ -142,9 +234,9 @@ impl Binding {
     }
 
     /// Binds any arguments.
-    unsafe fn bind(
+    unsafe fn bind<S: Source>(
         self,
-        args: *const *mut PyObject,
+        args: S,
         nargs: usize,
         kwnames: *mut PyObject,
     ) -> Result<(), BindError> {
@@ -154,19 +246,20 @@ impl Binding {
                 self.take_positional(args, 0);
                 return Err(BindError::Mismatch);
             }
-            self.take_positional(args, nargs.min(self.argcount));
+            let taken = nargs.min(self.argcount);
+            self.take_positional(args, taken);
             let bound = self.bind_rest(args, nargs, kwnames);
             if bound.is_err() {
-                self.release();
+                self.release::<S>(taken);
             }
             bound
         }
     }
 
     /// Everything but the positional arguments that have parameters of their own.
-    unsafe fn bind_rest(
+    unsafe fn bind_rest<S: Source>(
         self,
-        args: *const *mut PyObject,
+        args: S,
         nargs: usize,
         kwnames: *mut PyObject,
     ) -> Result<(), BindError> {
@@ -174,7 +267,7 @@ impl Binding {
         unsafe {
             let keywords = self.bind_collectors(args, nargs)?;
             if !kwnames.is_null() {
-                self.bind_keywords(args.add(nargs), kwnames, nargs, keywords)?;
+                self.bind_keywords(args, kwnames, nargs, keywords)?;
             }
             if nargs < self.argcount {
                 self.bind_defaults(nargs)?;
@@ -187,25 +280,23 @@ impl Binding {
     }
 
     /// Fills the slots of `*args` and `**kwargs`. Returns the dict of the latter, borrowed, or null.
-    unsafe fn bind_collectors(
+    unsafe fn bind_collectors<S: Source>(
         self,
-        args: *const *mut PyObject,
+        args: S,
         nargs: usize,
     ) -> Result<*mut PyObject, BindError> {
         let mut next = self.named;
         // SAFETY: the code has slots for what its flags declare.
         unsafe {
             if self.has_varargs() {
-                let tuple = if nargs > self.argcount {
-                    ffi::_PyTuple_FromArray(
-                        args.add(self.argcount),
-                        (nargs - self.argcount) as isize,
-                    )
-                } else {
-                    ffi::PyTuple_New(0)
-                };
+                let count = nargs.saturating_sub(self.argcount);
+                let tuple = ffi::PyTuple_New(count as isize);
                 if tuple.is_null() {
                     return Err(BindError::Raised);
+                }
+                for index in 0..count {
+                    let item = refs::new_ref(args.object(self.argcount + index));
+                    refs::tuple_items(tuple).add(index).write(item);
                 }
                 self.set(next, StackRef::from_steal(tuple));
                 next += 1;
@@ -223,9 +314,9 @@ impl Binding {
     }
 
     /// Binds the values given by keyword: to the parameters they name, or into `collector` unless it is null.
-    unsafe fn bind_keywords(
+    unsafe fn bind_keywords<S: Source>(
         self,
-        values: *const *mut PyObject,
+        args: S,
         kwnames: *mut PyObject,
         nargs: usize,
         collector: *mut PyObject,
@@ -236,7 +327,7 @@ impl Binding {
             let mut expected = nargs.max(self.posonly);
             for index in 0..refs::size_of_var(kwnames) as usize {
                 let keyword = refs::tuple_item(kwnames, index);
-                let value = *values.add(index);
+                let value = args.object(nargs + index);
                 let found = if expected < self.named && *self.names.add(expected) == keyword {
                     Some(expected)
                 } else {

@@ -56,6 +56,39 @@ function("CALL_KW", "(g, a): return g(a, b=a)", *[f"{g}, 3" for g in CALLABLES i
 function("CALL_KW", "(g, a): return g(a, k=a, z=1), g(k=1, a=a)", "keywords, 1", "keywords, []", "dict, 1", "plain, 1", "closure, 1", "Point(1), 2", "Point(1).method, [3]")
 function("CALL_KW", "(a): return plain(b=a, a=1), Point(y=a, x=2), int('11', base=a), sorted([1, 2], reverse=a)", "1", "2", "3", "'x'")
 function("CALL_KW", "(a): return plain(a, a=a)", "1")
+# Arguments that move into the frame, are collected, or are left to defaults, of functions and methods with every kind of parameter.
+function(
+    "CALL CALL_KW",
+    """
+    class Holds:
+        def __init__(self, *args, **names): self.args, self.names = args, names
+        def collect(self, a, /, b=[2], *rest, c, d=(4,), **names): return a, b, rest, c, d, sorted(names.items())
+        def dies(self, *rest, **names): return len(rest), sorted(names)
+    class Dies:
+        def __init__(self, name): self.name = name
+        def __del__(self): log.append(self.name)
+    def every(a, /, b=[2], *rest, c=[3], **names):
+        del a
+        log.append("deleted")
+        return b, rest, c, sorted(names.items())
+    def needs(a, *, k): return a, k
+    def f(a):
+        holds = Holds(a, 1, k=a)
+        method = holds.collect
+        yes = [every(a), every(a, a), every(a, 1, a, a), every(a, c=a), every(a, b=a, z=a, y=1), every(a, 1, a, c=2, d=a), needs(a, k=a), needs(k=1, a=a)]
+        yes += [method(a, c=1), method(a, a, a, c=a, e=a), holds.collect(a, b=1, c=a, f=a), holds.args, holds.names, holds.dies(), holds.dies(a, 2, x=a)]
+        yes += [every(Dies("first")), every(Dies("a"), Dies("b"), Dies("c"), d=Dies("d"), c=Dies("e"))[2]]
+        for wrong in [lambda: every(), lambda: every(b=1), lambda: needs(a), lambda: needs(a, a, k=1), lambda: needs(a, z=1), lambda: method(a), lambda: method(a, a=1, b=2), lambda: needs(a, a=a, k=a)]:
+            try:
+                wrong()
+            except TypeError as error:
+                yes.append(str(error))
+        return yes
+    """,
+    "1", "[5]", "'text'",
+)  # fmt: skip
+function("CALL", "(c, *a): return c(*a[:0]), c(a), c(a[0])", "type, 1", "str, [1]", "list, (1, 2)", "tuple, 'ab'", "set, 'ab'", "dict, ()", "int, '5'", "float, '1.5'", "range, 4", "bool, 0", "object, 1", "enumerate, 'a'", "reversed, [1]", "bytes, b'x'", "Exception, 1", "super, int", "map, str")
+function("CALL_KW", "(a): return plain(a, a=a)", "1")
 function("CALL_KW", "(a): return plain(a, c=a)", "1")
 function("CALL_FUNCTION_EX", "(g, a): return g(*a)", *[f"{g}, {a}" for g in ("plain", "keywords", "raises", "Point", "Point(1)", "len", "closure", "5", "max", "tuple", "BadInit") for a in ("(1, 2)", "[1]", "Items(1, 2)", "()", "5", "(1, 2, 3)")])
 function("CALL_FUNCTION_EX DICT_MERGE", "(g, a, k): return g(*a, **k)", *[f"{g}, {a}, {k}" for g in ("plain", "keywords", "Point", "Point(1).method", "dict", "5") for a, k in (("(1,)", "{'b': 2}"), ("()", "{}"), ("(1,)", "{'a': 2}"), ("(1,)", "Names(b=5)"), ("[1]", "{'zz': 5}"), ("(1,)", "{1: 2}"), ("(1,)", "5"), ("5", "{}"))])

@@ -25,10 +25,10 @@ impl<M: MacroAssembler> Compiler<'_, M> {
         } else {
             self.stubs.memory_value_polled
         };
-        let helper = if opcode == Opcode::CALL {
-            calls::call
-        } else {
-            helper
+        let helper = match opcode {
+            Opcode::CALL => calls::call,
+            Opcode::CALL_KW => calls::call_kw,
+            _ => helper,
         };
         let site = self.plan_site(stub, helper as *const (), self.stack.depth(), true);
         self.call_site(site);

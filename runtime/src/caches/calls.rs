@@ -1,4 +1,5 @@
-//! CALL of what is no stamped Python function: classes with a Python `__init__` directly, the rest through `op_call`.
+//! CALL and CALL_KW of what the call stub leaves: Python functions with any parameters and classes with a Python `__init__` directly, builtins by their flags, the rest through
+//! `op_call` and `op_call_kw`.
 //!
 //! Payload: word 0 = the class, word 1 = its version, word 3 = its `__init__` (borrowed from the class while the version holds).
 
@@ -6,8 +7,9 @@ use hotstamp_layout::ffi::{self, PyFunctionObject, PyObject, PyThreadState, PyTy
 use hotstamp_layout::refs::{self, StackRef};
 
 use super::{MISS_LIMIT, note_miss};
+use crate::bind::{self, BindError};
 use crate::code_data::{CALL_STUB_MAGIC, CodeData, SIMPLE_ARGUMENTS};
-use crate::helpers::calls::op_call;
+use crate::helpers::calls::{ARGUMENTS_OFFSET, op_call, op_call_kw, unpack_bound_method};
 use crate::site::Site;
 use crate::{Frame, entry, frame_stack, segments};
 
@@ -35,15 +37,23 @@ pub unsafe extern "C" fn call(
     unsafe {
         let count = (*site).oparg as usize;
         let slots = (*frame).stackpointer.cast::<StackRef>().sub(count + 2);
+        unpack_bound_method(slots);
         let callable = (*slots).as_ptr_borrow();
         if refs::is_type(callable, &raw const ffi::PyFunction_Type) {
             let arguments = count + usize::from(!(*slots.add(1)).is_null());
             if let Some(data) = stamped(callable.cast())
-                && takes(callable.cast(), data, arguments)
                 && !entry::foreign_evaluator(tstate)
             {
-                return call_stamped(frame, tstate, slots, arguments, count, data);
+                if takes(callable.cast(), data, arguments) {
+                    return call_stamped(frame, tstate, slots, arguments, count, data);
+                }
+                let names = std::ptr::null_mut();
+                let bound = call_bound(frame, tstate, slots, arguments, count, names, data);
+                if let Some(result) = bound {
+                    return result;
+                }
             }
+            return op_call(site, frame, tstate);
         }
         if refs::is_type(callable, &raw const ffi::PyType_Type) && (*slots.add(1)).is_null() {
             let class = callable.cast::<PyTypeObject>();
@@ -63,12 +73,63 @@ pub unsafe extern "C" fn call(
         if entry::native_stack_low(tstate) {
             return op_call(site, frame, tstate);
         }
+        if refs::is_type(callable, &raw const ffi::PyType_Type)
+            && (*slots.add(1)).is_null()
+            && let Some(result) = call_builtin_class(callable.cast(), slots.add(2), count)
+        {
+            return finish_builtin(frame, slots, count, result);
+        }
         let Some((method, receiver)) = builtin(callable, *slots.add(1)) else {
             return op_call(site, frame, tstate);
         };
         let Some(result) = call_builtin(method, receiver, slots.add(2), count) else {
             return op_call(site, frame, tstate);
         };
+        finish_builtin(frame, slots, count, result)
+    }
+}
+
+/// `CALL_KW(n)`: callable self-or-NULL argument*n names -> result. Memory helper.
+///
+/// # Safety
+/// The contract of memory helpers (ARCHITECTURE.md).
+pub unsafe extern "C" fn call_kw(
+    site: *mut Site,
+    frame: *mut Frame,
+    tstate: *mut PyThreadState,
+) -> isize {
+    // SAFETY: as `call`; the names are a tuple of strings, as many as the last arguments that they name.
+    unsafe {
+        let count = (*site).oparg as usize;
+        let slots = (*frame).stackpointer.cast::<StackRef>().sub(count + 3);
+        unpack_bound_method(slots);
+        let callable = (*slots).as_ptr_borrow();
+        if refs::is_type(callable, &raw const ffi::PyFunction_Type)
+            && let Some(data) = stamped(callable.cast())
+            && !entry::foreign_evaluator(tstate)
+        {
+            let names = (*slots.add(count + 2)).as_ptr_borrow();
+            let given = count + usize::from(!(*slots.add(1)).is_null());
+            let arguments = given - refs::size_of_var(names) as usize;
+            let bound = call_bound(frame, tstate, slots, arguments, given, names, data);
+            if let Some(result) = bound {
+                return result;
+            }
+        }
+        op_call_kw(site, frame, tstate)
+    }
+}
+
+/// Takes callable and arguments of a builtin's call off the operand stack; pushes its result, or raises if it is null.
+#[inline(always)]
+unsafe fn finish_builtin(
+    frame: *mut Frame,
+    slots: *mut StackRef,
+    count: usize,
+    result: *mut PyObject,
+) -> isize {
+    // SAFETY: the slots are the call's operands.
+    unsafe {
         for index in (0..count + 2).rev() {
             (*frame).stackpointer = slots.add(index).cast();
             slots.add(index).read().xclose();
@@ -79,6 +140,37 @@ pub unsafe extern "C" fn call(
         slots.write(StackRef::from_steal(result));
         (*frame).stackpointer = slots.add(1).cast();
         0
+    }
+}
+
+/// Calls a class, an instance of `type` itself, that has an entry of its own for calls. None if it has not, or for many arguments: nothing was called then.
+#[inline(always)]
+unsafe fn call_builtin_class(
+    class: *mut PyTypeObject,
+    arguments: *const StackRef,
+    count: usize,
+) -> Option<*mut PyObject> {
+    // SAFETY: the arguments are objects on the operand stack, which keeps them.
+    unsafe {
+        if class == &raw mut ffi::PyType_Type && count == 1 {
+            let class = refs::type_of((*arguments).as_ptr_borrow());
+            return Some(refs::new_ref(class.cast()));
+        }
+        let function = (*class).tp_vectorcall?;
+        if count > MOST_ARGUMENTS {
+            return None;
+        }
+        let mut array = [std::mem::MaybeUninit::uninit(); MOST_ARGUMENTS + 1];
+        for (index, place) in array.iter_mut().skip(1).enumerate().take(count) {
+            place.write((*arguments.add(index)).as_ptr_borrow());
+        }
+        let array = array.as_mut_ptr().cast::<*mut PyObject>().add(1);
+        Some(function(
+            class.cast(),
+            array,
+            count | ARGUMENTS_OFFSET,
+            std::ptr::null_mut(),
+        ))
     }
 }
 
@@ -265,6 +357,71 @@ unsafe fn call_stamped(
         slots.write(StackRef::from_steal(result));
         (*frame).stackpointer = slots.add(1).cast();
         0
+    }
+}
+
+/// Calls a stamped function with any parameters: binds what the operand stack holds from the callable at `slots` on, of which the last `given` arguments count, `positional` ones and
+/// then those that `names` (a tuple on top of them, or null) name. None if they do not fit: nothing has happened then.
+unsafe fn call_bound(
+    frame: *mut Frame,
+    tstate: *mut PyThreadState,
+    slots: *mut StackRef,
+    positional: usize,
+    given: usize,
+    names: *mut PyObject,
+    data: *mut CodeData,
+) -> Option<isize> {
+    // SAFETY: as `call`; the operands are the caller's own until they are bound.
+    unsafe {
+        let code = (*data).code;
+        if (*code).co_flags as u32 & ffi::CO_OPTIMIZED == 0 {
+            return None;
+        }
+        let callee =
+            frame_stack::push_frame(tstate, slots.read(), code, (*data).frame_words as usize);
+        if callee.is_null() {
+            // The callable is gone; what lies above it still has to go.
+            slots.write(StackRef::NULL);
+            return Some(discard(frame, slots));
+        }
+        let first = slots.add(1 + usize::from((*slots.add(1)).is_null()));
+        let locals = (&raw mut (*callee).localsplus).cast::<StackRef>();
+        let function = (*slots).as_ptr_borrow().cast();
+        debug_assert!(given >= positional);
+        if let Err(error) = bind::bind_entries(function, code, locals, first, positional, names) {
+            // The frame gives up the function, which the operand stack still holds.
+            (&raw mut (*callee).f_funcobj).write(StackRef::NULL);
+            frame_stack::drop_unlinked_frame(tstate, callee);
+            return match error {
+                BindError::Mismatch | BindError::UnusualKeyword => None,
+                BindError::Raised => Some(discard(frame, slots)),
+            };
+        }
+        (*frame).stackpointer = slots.cast();
+        if !names.is_null() {
+            first.add(given).read().close();
+        }
+        let result = segments::with_room(tstate, || entry::enter(tstate, callee, data));
+        if result.is_null() {
+            return Some(-1);
+        }
+        slots.write(StackRef::from_steal(result));
+        (*frame).stackpointer = slots.add(1).cast();
+        Some(0)
+    }
+}
+
+/// Takes what lies from `slots` on off the operand stack; -1.
+#[cold]
+unsafe fn discard(frame: *mut Frame, slots: *mut StackRef) -> isize {
+    // SAFETY: the slots below the stack's end are valid.
+    unsafe {
+        while (*frame).stackpointer.cast::<StackRef>() > slots {
+            let top = (*frame).stackpointer.cast::<StackRef>().sub(1);
+            (*frame).stackpointer = top.cast();
+            top.read().xclose();
+        }
+        -1
     }
 }
 

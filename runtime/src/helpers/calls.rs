@@ -120,7 +120,7 @@ unsafe fn call_with_entries(
 /// # Safety
 /// `slots` are the two slots of a call's callable and self-or-null on the operand stack.
 #[inline(always)]
-unsafe fn unpack_bound_method(slots: *mut StackRef) {
+pub unsafe fn unpack_bound_method(slots: *mut StackRef) {
     // SAFETY: the slots hold an object, and an object or null; the method keeps function and object alive until it is closed.
     unsafe {
         let callable = slots.read();
