@@ -113,6 +113,8 @@ pub struct Compiler<'a, M> {
     handlers: Vec<HandlerEntry>,
     resume: TableBuilder,
     stressed: bool,
+    /// The number of the next instruction.
+    next_index: usize,
     pub(crate) resume_points: Vec<HandlerEntry>,
     /// Whether calls make a generator, coroutine or async generator.
     pub(crate) is_generator: bool,
@@ -159,6 +161,7 @@ impl<'a, M: MacroAssembler> Compiler<'a, M> {
             handlers: Vec::new(),
             resume: TableBuilder::default(),
             stressed: false,
+            next_index: 0,
             resume_points: Vec::new(),
             is_generator,
             reachable: true,
@@ -180,8 +183,8 @@ impl<'a, M: MacroAssembler> Compiler<'a, M> {
         }
         self.depths[0] = 0;
         self.emit_prologue();
-        for index in 0..self.bytecode.instructions.len() {
-            let instruction = self.bytecode.instructions[index];
+        while let Some(&instruction) = self.bytecode.instructions.get(self.next_index) {
+            self.next_index += 1;
             self.begin_instruction(instruction)?;
             if self.reachable {
                 self.m.note_instruction(instruction.start);
@@ -310,6 +313,20 @@ impl<'a, M: MacroAssembler> Compiler<'a, M> {
         self.labels[offset as usize].ok_or(CompileError::BadBytecode(
             "jump into the middle of an instruction",
         ))
+    }
+
+    /// The next instructions, if they can be compiled with this one: stressed code wants each for itself.
+    pub(crate) fn following(&self, count: usize) -> Option<&'a [Instruction]> {
+        if self.stressed {
+            return None;
+        }
+        let range = self.next_index..self.next_index + count;
+        self.bytecode.instructions.get(range)
+    }
+
+    /// The next instructions have been compiled with this one. None of them is a leader.
+    pub(crate) fn skip(&mut self, count: usize) {
+        self.next_index += count;
     }
 
     /// Control does not go on to the next instruction.

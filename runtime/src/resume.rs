@@ -13,8 +13,9 @@ pub mod table;
 use std::cell::UnsafeCell;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use hotstamp_layout::bytecode::Locations;
+use hotstamp_layout::bytecode::{Locations, unit_at};
 use hotstamp_layout::ffi::{self, PyThreadState};
+use hotstamp_layout::opcode::Opcode;
 use hotstamp_layout::refs::{self, StackRef};
 
 use crate::code_data::CodeData;
@@ -241,13 +242,19 @@ pub(crate) unsafe fn prepare(
     tstate: *mut PyThreadState,
     frame: *mut Frame,
     data: *mut CodeData,
-    offset: u32,
+    mut offset: u32,
 ) -> Continuation {
     // SAFETY: by the contract of `resume_frame` slots and `stackpointer` are valid. What an implied entry's slot owns, its local or the code object owns too, so that releasing it
     // frees nothing.
     unsafe {
-        let Some(point) = point_at(data, offset) else {
-            return leave(tstate, frame, data, offset, ExitReason::NoResumePoint);
+        let point = loop {
+            if let Some(point) = point_at(data, offset) {
+                break point;
+            }
+            if !store_pair(frame, data, offset) {
+                return leave(tstate, frame, data, offset, ExitReason::NoResumePoint);
+            }
+            offset += 1;
         };
         if let Some(reason) = must_leave(tstate, data)
             && !begins_line(data, point.start)
@@ -274,6 +281,25 @@ pub(crate) unsafe fn prepare(
             resume: (*data).baseline.0.wrapping_add(point.code_offset as usize),
             result: acc,
         }
+    }
+}
+
+/// Executes a STORE_FAST_STORE_FAST that baseline code has no entry for: it belongs to an UNPACK_SEQUENCE, whose stub executes it. False if the instruction is another one.
+unsafe fn store_pair(frame: *mut Frame, data: *mut CodeData, offset: u32) -> bool {
+    // SAFETY: the offset is an instruction's; the operand stack has its two operands.
+    unsafe {
+        let opcode = unit_at((*data).code, offset as usize);
+        if opcode[0] != Opcode::STORE_FAST_STORE_FAST as u8 {
+            return false;
+        }
+        (*frame).instr_ptr = (*data).code_start.add(offset as usize);
+        for index in [opcode[1] >> 4, opcode[1] & 15] {
+            (*frame).stackpointer = (*frame).stackpointer.sub(1);
+            let value = (*frame).stackpointer.cast::<StackRef>().read();
+            let local = refs::frame_locals(frame).add(usize::from(index));
+            local.replace(value).xclose();
+        }
+        true
     }
 }
 

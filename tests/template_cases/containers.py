@@ -119,6 +119,30 @@ function(
     """,
     "(1, 2)", "([1], [2])", "'ab'", "[1000, 2000]", "(1,)",
 )  # fmt: skip
+# What locals held dies in the middle of the stores, and sees the others.
+function(
+    "UNPACK_SEQUENCE",
+    """
+    import sys
+    class Dies:
+        def __init__(self, name): self.name = name
+        def __del__(self):
+            frame = sys._getframe(1)
+            log.append((self.name, frame.f_lineno - frame.f_code.co_firstlineno, {name: repr(value) for name, value in frame.f_locals.items() if not isinstance(value, Dies)}))
+            if self.name == "writes":
+                frame.f_locals["v"] = "written"
+    def f(a, n, last="z"):
+        v, w, x, y, z = Dies("v"), Dies(n), 0, Dies("y"), Dies("z")
+        for i in range(3):
+            v, w, x, y, z = a
+            (w,
+             y) = v, Dies(i)
+            y, y = z, z
+        return v, w, x, y, z
+    """,
+    "(1, 2, 3, 4, 5), 'w'", "[[], 2, 2**70, 'a', {}], 'writes'", "'abcde', 'w'", "range(5), 'writes'", "(1, 2), 'w'", "Stops(5), 'w'", "(1, [2], 3, [4], 5), 'writes'",
+)  # fmt: skip
+function("UNPACK_SEQUENCE", "(a): return [(k, v) for k, v in a]", "[(1, 2), [3, 4]]", "{1: 2}.items()", "['ab', (1,)]", "zip('abc', [1, 2, 3])", "[(1, 2), 5]")
 function(
     "UNPACK_EX",
     """

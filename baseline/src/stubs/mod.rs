@@ -104,6 +104,8 @@ stub_table! {
     register_quick_void,
     /// UNPACK_SEQUENCE of tuples and lists; else the memory helper. All values but the first go to the operand stack, the first into `Acc`.
     unpack_sequence,
+    /// As `unpack_sequence`, with a STORE_FAST_STORE_FAST behind it for each two values, which it executes too. The last of an odd number is in `Acc`.
+    unpack_and_store,
     /// IS_OP: operands in `Acc` and A1, the result in `Acc`.
     identity,
     /// Returns `Acc` from the body: clears and pops the frame. `A3` is the site.

@@ -1,5 +1,6 @@
 //! Loops over iterators.
 
+use hotstamp_layout::opcode::Opcode;
 use hotstamp_runtime::caches::iteration;
 use hotstamp_runtime::helpers::unpack::op_unpack_sequence;
 use hotstamp_runtime::site::{MemoryHelper, RegisterHelper};
@@ -31,17 +32,47 @@ impl<M: MacroAssembler> Compiler<'_, M> {
         Ok(())
     }
 
-    /// `UNPACK_SEQUENCE`: a sequence in memory becomes its items, the first on top.
+    /// Whether this many STORE_FAST_STORE_FAST follow that can be executed with this instruction: nobody gets between, and no line begins there, in front of which a frame must not leave.
+    fn pairs_stored_behind(&self, pairs: usize) -> bool {
+        self.following(pairs).is_some_and(|stores| {
+            let mut at = self.at.next;
+            stores.iter().all(|store| {
+                let plain = store.opcode == Opcode::STORE_FAST_STORE_FAST
+                    && store.start == at
+                    && store.offset == at
+                    && !self.bytecode.is_leader(at)
+                    && !self.bytecode.begins_line(at);
+                at = store.next;
+                plain
+            })
+        })
+    }
+
+    /// `UNPACK_SEQUENCE`: a sequence in memory becomes its items, the first on top. The stores behind it are executed by the same stub: `resume` of the runtime executes them for frames
+    /// that are resumed between.
     pub(crate) fn emit_unpack_sequence(&mut self) -> Result<(), CompileError> {
         let helper: MemoryHelper = op_unpack_sequence;
         self.stack.flush(&mut self.m);
         if self.at.oparg == 0 {
             return self.emit_memory_helper(self.stubs.memory);
         }
-        let stub = self.stubs.unpack_sequence;
+        let pairs = self.at.oparg as usize / 2;
+        let stored = pairs > 0 && self.pairs_stored_behind(pairs);
+        let stub = if stored {
+            self.stubs.unpack_and_store
+        } else {
+            self.stubs.unpack_sequence
+        };
         let site = self.plan_site(stub, helper as *const (), self.stack.depth(), false);
         self.call_site(site);
         self.stack.drop_top(1);
+        if stored {
+            self.skip(pairs);
+            if self.at.oparg % 2 == 1 {
+                self.stack.push(Entry::Acc);
+            }
+            return Ok(());
+        }
         for _ in 1..self.at.oparg {
             self.stack.push(Entry::Memory);
         }

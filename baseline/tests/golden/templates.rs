@@ -110,7 +110,7 @@ families! {
         "def f(a): return [x for x in a]";
     }
     store_fast_store_fast: STORE_FAST_STORE_FAST {
-        "def f(a): b, c = a";
+        "def f(a): b = c = a";
     }
     load_const: LOAD_CONST {
         "def f(): return 'constant'";
@@ -233,6 +233,7 @@ families! {
     unpack_sequence: UNPACK_SEQUENCE {
         "def f(a): b, c = a";
         "def f(a): b, c, d = a()";
+        "def f(a): b[0], c = a";
     }
     load_global: LOAD_GLOBAL {
         "def f(): return name";

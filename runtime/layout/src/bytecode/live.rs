@@ -26,6 +26,21 @@ pub unsafe fn base_code(co: *mut PyCodeObject) -> Vec<u8> {
     code.into_flattened()
 }
 
+/// One unit of [`base_code`], without making all of them.
+///
+/// # Safety
+/// As for [`base_code`]; `index` is the index of an instruction, not of a cache.
+pub unsafe fn unit_at(co: *mut PyCodeObject, index: usize) -> [u8; 2] {
+    // SAFETY: as in `base_code`.
+    unsafe {
+        base_unit(
+            co,
+            code_start(co).cast::<[u8; 2]>().add(index).read(),
+            index,
+        )
+    }
+}
+
 /// What the instruction at this index was before the interpreter changed it. Numbers that are no opcode stay.
 ///
 /// # Safety

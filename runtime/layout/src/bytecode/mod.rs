@@ -11,7 +11,7 @@ mod locations;
 pub use debug::{DecodedRow, debug_dump};
 pub use exceptions::{ExceptionEntries, ExceptionEntry, ExceptionTable};
 pub use instructions::{Decoder, Instruction, encode_instruction};
-pub use live::{BorrowedCode, base_code};
+pub use live::{BorrowedCode, base_code, unit_at};
 pub use locations::{Lines, Location, Locations};
 
 use core::fmt;
