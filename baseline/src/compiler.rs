@@ -4,7 +4,6 @@
 //! boundaries, places sites, and assembles cold code behind the function's end.
 
 use hotstamp_layout::ffi::{PyCodeObject, PyObject};
-use hotstamp_layout::opcode::Opcode;
 use hotstamp_layout::refs;
 use hotstamp_runtime::code_data::{CodeData, HandlerEntry};
 use hotstamp_runtime::exits::ExitReason;
@@ -603,9 +602,4 @@ pub unsafe fn check_supported(code: *mut PyCodeObject) -> Result<(), CompileErro
         return Err(CompileError::TooLarge);
     }
     Ok(())
-}
-
-/// The address of an opcode's register helper, if it has one.
-pub(crate) fn register_helper(opcode: Opcode) -> Option<*const ()> {
-    helpers::register_helper(opcode as u8).map(|(helper, _)| helper as *const ())
 }

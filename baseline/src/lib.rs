@@ -79,6 +79,9 @@ fn shared_stubs() -> Result<&'static Stubs, CompileError> {
         let address = memory.next_address()?;
         let (code, stubs) = Stubs::assemble::<Native>(address, stress::modes().resume)?;
         memory.publish(&code)?;
+        for (name, address) in stubs.named() {
+            tracing::trace!(address = ?address.0, "stub {name}");
+        }
         Ok(stubs)
     })
 }
@@ -103,8 +106,8 @@ unsafe fn compile_counted(
                 instructions,
                 started.elapsed(),
             );
-            // SAFETY: a live code object.
-            unsafe { log(code, code_bytes, started) };
+            // SAFETY: as above.
+            unsafe { log(data, started) };
             Ok(data)
         }
         Err(error) => {
@@ -115,14 +118,18 @@ unsafe fn compile_counted(
     }
 }
 
-unsafe fn log(code: *mut PyCodeObject, code_bytes: u32, started: Instant) {
+unsafe fn log(data: *const CodeData, started: Instant) {
     if tracing::enabled!(tracing::Level::DEBUG) {
         let micros = started.elapsed().as_micros() as u64;
-        // SAFETY: a live code object.
-        let name = unsafe { naming::qualified_name(code) };
+        // SAFETY: live data.
+        let (name, address, bytes) = unsafe {
+            let name = naming::qualified_name((*data).code);
+            (name, (*data).baseline.0, (*data).code_bytes)
+        };
         tracing::debug!(
             tier = "baseline",
-            bytes = code_bytes,
+            bytes,
+            ?address,
             micros,
             "Finished compiling {name}"
         );

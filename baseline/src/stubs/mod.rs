@@ -283,6 +283,8 @@ impl Stubs {
             register_void: self.register_void,
             register_quick: self.register_quick,
             register_quick_void: self.register_quick_void,
+            call: self.call,
+            memory_value_polled: self.memory_value_polled,
             attr_polymorphic: self.attr_polymorphic,
             method_polymorphic: self.method_polymorphic,
             store_polymorphic: self.store_polymorphic,

@@ -8,7 +8,7 @@ use hotstamp_runtime::code_data::CodeData;
 use hotstamp_runtime::helpers::memory_helper;
 use hotstamp_runtime::site::RegisterHelper;
 
-use crate::compiler::{Compiler, register_helper};
+use crate::compiler::Compiler;
 use crate::error::CompileError;
 use crate::masm::{Alu, Cond, MacroAssembler, Reg};
 use crate::vstack::Entry;
@@ -38,10 +38,7 @@ impl<M: MacroAssembler> Compiler<'_, M> {
         let helper = match self.at.opcode {
             Opcode::BINARY_OP => operators::binary_op as RegisterHelper as *const (),
             Opcode::COMPARE_OP => operators::compare_op as RegisterHelper as *const (),
-            other => match register_helper(other) {
-                Some(helper) => helper,
-                None => return self.emit_memory_helper(self.stubs.memory),
-            },
+            _ => operators::contains_op as RegisterHelper as *const (),
         };
         self.pop_operands(2);
         let site = self.plan_site(self.stubs.register, helper, self.stack.depth(), true);

@@ -10,7 +10,7 @@ use super::{MISS_LIMIT, note_miss};
 use crate::bind::{self, BindError};
 use crate::code_data::{CALL_STUB_MAGIC, CodeData, SIMPLE_ARGUMENTS};
 use crate::helpers::calls::{ARGUMENTS_OFFSET, op_call, op_call_kw, unpack_bound_method};
-use crate::site::Site;
+use crate::site::{MemoryHelper, Site};
 use crate::{Frame, entry, frame_stack, segments};
 
 /// The data of a function whose `vectorcall` is a call stub of ours.
@@ -80,12 +80,102 @@ pub unsafe extern "C" fn call(
             return finish_builtin(frame, slots, count, result);
         }
         let Some((method, receiver)) = builtin(callable, *slots.add(1)) else {
+            if !is_known(callable) {
+                expect(site, call_other);
+            }
             return op_call(site, frame, tstate);
         };
         let Some(result) = call_builtin(method, receiver, slots.add(2), count) else {
             return op_call(site, frame, tstate);
         };
+        if (*method).ml_flags as u32 & ffi::METH_FASTCALL != 0 {
+            expect(site, call_fastcall);
+        }
         finish_builtin(frame, slots, count, result)
+    }
+}
+
+/// Lets a site begin with this helper: it expects another callable of the kind that was called. Not after many changes of mind.
+unsafe fn expect(site: *mut Site, helper: MemoryHelper) {
+    // SAFETY: the caller's site has a payload; GIL held.
+    unsafe {
+        if let Some(stubs) = note_miss(site, |stubs| stubs.call) {
+            (*site).helper = helper as *const ();
+            (*site).target = stubs.memory_value_polled;
+        }
+    }
+}
+
+/// What another kind of callable means for a site that expected one: it begins with the call stub again.
+#[cold]
+unsafe fn unexpected(site: *mut Site, frame: *mut Frame, tstate: *mut PyThreadState) -> isize {
+    // SAFETY: the contract of memory helpers.
+    unsafe {
+        (*site).helper = call as MemoryHelper as *const ();
+        if let Some(stubs) = super::stubs() {
+            (*site).target = stubs.call;
+        }
+        call(site, frame, tstate)
+    }
+}
+
+/// Whether `call` has a way of its own for a callable's type.
+#[inline(always)]
+unsafe fn is_known(callable: *mut PyObject) -> bool {
+    // SAFETY: a live object.
+    let ty = unsafe { refs::type_of(callable) }.cast_const();
+    [
+        &raw const ffi::PyFunction_Type,
+        &raw const ffi::PyType_Type,
+        &raw const ffi::PyMethod_Type,
+        &raw const ffi::PyMethodDescr_Type,
+        &raw const ffi::PyCFunction_Type,
+    ]
+    .into_iter()
+    .any(|known| std::ptr::eq(known, ty))
+}
+
+/// `CALL` of objects of other types, through vectorcall or `tp_call`. Memory helper behind the stub `memory_value_polled`.
+///
+/// # Safety
+/// The contract of memory helpers (ARCHITECTURE.md).
+unsafe extern "C" fn call_other(
+    site: *mut Site,
+    frame: *mut Frame,
+    tstate: *mut PyThreadState,
+) -> isize {
+    // SAFETY: as `call`.
+    unsafe {
+        let count = (*site).oparg as usize;
+        let slots = (*frame).stackpointer.cast::<StackRef>().sub(count + 2);
+        if is_known((*slots).as_ptr_borrow()) {
+            return unexpected(site, frame, tstate);
+        }
+        op_call(site, frame, tstate)
+    }
+}
+
+/// `CALL` of a builtin that takes its arguments in an array; all else is `call`'s, and the site goes back to that. Memory helper behind the stub `memory_value_polled`.
+///
+/// # Safety
+/// The contract of memory helpers (ARCHITECTURE.md).
+unsafe extern "C" fn call_fastcall(
+    site: *mut Site,
+    frame: *mut Frame,
+    tstate: *mut PyThreadState,
+) -> isize {
+    // SAFETY: as `call`.
+    unsafe {
+        let count = (*site).oparg as usize;
+        let slots = (*frame).stackpointer.cast::<StackRef>().sub(count + 2);
+        if let Some((method, receiver)) = builtin((*slots).as_ptr_borrow(), *slots.add(1))
+            && (*method).ml_flags as u32 & ffi::METH_FASTCALL != 0
+            && !entry::native_stack_low(tstate)
+            && let Some(result) = call_builtin(method, receiver, slots.add(2), count)
+        {
+            return finish_builtin(frame, slots, count, result);
+        }
+        unexpected(site, frame, tstate)
     }
 }
 
@@ -175,6 +265,7 @@ unsafe fn call_builtin_class(
 }
 
 /// What is called of a builtin function, or of a builtin class's method with its object in place, and the receiver.
+#[inline(always)]
 unsafe fn builtin(
     callable: *mut PyObject,
     receiver: StackRef,
@@ -201,6 +292,7 @@ unsafe fn builtin(
 const MOST_ARGUMENTS: usize = 6;
 
 /// Calls a builtin with the arguments from `arguments` on. None if it takes its arguments in another way: nothing was called then.
+#[inline(always)]
 unsafe fn call_builtin(
     method: *const ffi::PyMethodDef,
     receiver: *mut PyObject,

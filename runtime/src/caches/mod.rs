@@ -35,6 +35,10 @@ cache_stubs! {
     register_quick,
     /// As `register_quick` for operations without a value.
     register_quick_void,
+    /// CALL of anything.
+    call,
+    /// Memory helper with a value, without a cache.
+    memory_value_polled,
     /// LOAD_ATTR: up to four types; payload word 1 is the record.
     attr_polymorphic,
     /// LOAD_ATTR for a call, as `attr_polymorphic`.

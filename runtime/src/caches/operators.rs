@@ -1,4 +1,4 @@
-//! BINARY_OP, COMPARE_OP, STORE_SUBSCR and TO_BOOL.
+//! BINARY_OP, COMPARE_OP, CONTAINS_OP, STORE_SUBSCR and TO_BOOL.
 
 use hotstamp_layout::array;
 use hotstamp_layout::ffi::{self, PyObject, PyThreadState};
@@ -6,7 +6,7 @@ use hotstamp_layout::refs::{self, StackRef};
 
 use super::{CacheStubs, is_stale, note_miss, quick, set};
 use crate::Frame;
-use crate::helpers::operators::{reg_binary_op, reg_compare_op, reg_to_bool};
+use crate::helpers::operators::{reg_binary_op, reg_compare_op, reg_contains_op, reg_to_bool};
 use crate::helpers::subscripts::reg_store_subscr;
 use crate::site::{CodePtr, Site};
 
@@ -302,6 +302,31 @@ pub unsafe extern "C" fn compare_op(
             quick::give_up(site, reg_compare_op);
         }
         reg_compare_op(acc, b, c, site, frame, tstate)
+    }
+}
+
+/// `CONTAINS_OP`. Register helper: `acc` is what is looked for, `b` the container.
+///
+/// # Safety
+/// The contract of register helpers (ARCHITECTURE.md).
+pub unsafe extern "C" fn contains_op(
+    acc: StackRef,
+    b: StackRef,
+    c: StackRef,
+    site: *mut Site,
+    frame: *mut Frame,
+    tstate: *mut PyThreadState,
+) -> StackRef {
+    // SAFETY: passed on.
+    unsafe {
+        if let Some(stubs) = note_miss(site, |stubs| stubs.register) {
+            if let Some(helper) = quick::containment(acc.as_ptr_borrow(), b.as_ptr_borrow()) {
+                quick::learn(site, stubs.register_quick, helper.into(), 0);
+            }
+        } else {
+            quick::give_up(site, reg_contains_op);
+        }
+        reg_contains_op(acc, b, c, site, frame, tstate)
     }
 }
 

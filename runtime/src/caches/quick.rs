@@ -9,7 +9,7 @@ use hotstamp_layout::refs::{self, StackRef};
 
 use super::attributes::{load_attr, version};
 use super::calls::call_python;
-use super::operators::{binary_op, compare_op, short_int, store_subscr};
+use super::operators::{binary_op, compare_op, contains_op, short_int, store_subscr};
 use super::{set, stubs};
 use crate::Frame;
 use crate::helpers::RAISED;
@@ -501,6 +501,25 @@ register_helpers! {
         })
     }
 
+    /// key in dict.
+    in_dict(key, container, third, site, frame) or contains_op {
+        let (dict, object) = (container.as_ptr_borrow(), key.as_ptr_borrow());
+        refs::is_exact_dict(dict).then(|| finish_containment(key, container, site, ffi::PyDict_Contains(dict, object)))
+    }
+
+    /// key in set or frozenset.
+    in_set(key, container, third, site, frame) or contains_op {
+        let (set, object) = (container.as_ptr_borrow(), key.as_ptr_borrow());
+        is_set(set).then(|| finish_containment(key, container, site, ffi::_PySet_Contains(set.cast(), object)))
+    }
+
+    /// str in str.
+    in_str(key, container, third, site, frame) or contains_op {
+        let (text, part) = (container.as_ptr_borrow(), key.as_ptr_borrow());
+        (refs::is_exact_unicode(text) && refs::is_exact_unicode(part))
+            .then(|| finish_containment(key, container, site, ffi::PyUnicode_Contains(text, part)))
+    }
+
     /// dict[key] = value: `value` dict key.
     dict_store(value, container, key, site, frame) or store_subscr {
         let dict = container.as_ptr_borrow();
@@ -508,6 +527,55 @@ register_helpers! {
             let error = ffi::_PyDict_SetItem_Take2(dict.cast(), key.steal(), value.steal());
             container.close();
             Some(if error == 0 { StackRef::none() } else { RAISED })
+        } else {
+            None
+        }
+    }
+}
+
+/// Closes the operands of a containment test, and gives its result as the site wants it.
+unsafe fn finish_containment(
+    key: StackRef,
+    container: StackRef,
+    site: *mut Site,
+    found: i32,
+) -> StackRef {
+    // SAFETY: the operands are the caller's to close; -1 says that an exception is set.
+    unsafe {
+        container.close();
+        key.close();
+        if found < 0 {
+            return RAISED;
+        }
+        StackRef::bool(found ^ (*site).oparg as i32 != 0)
+    }
+}
+
+/// Whether an object is a set or a frozenset, and no instance of a subclass.
+unsafe fn is_set(object: *mut PyObject) -> bool {
+    // SAFETY: a live object.
+    unsafe {
+        refs::is_type(object, &raw const ffi::PySet_Type)
+            || refs::is_type(object, &raw const ffi::PyFrozenSet_Type)
+    }
+}
+
+/// The quick helper of CONTAINS_OP for operands like these.
+///
+/// # Safety
+/// Live objects.
+pub(super) unsafe fn containment(
+    key: *mut PyObject,
+    container: *mut PyObject,
+) -> Option<RegisterHelper> {
+    // SAFETY: live objects.
+    unsafe {
+        if refs::is_exact_dict(container) {
+            Some(in_dict)
+        } else if is_set(container) {
+            Some(in_set)
+        } else if refs::is_exact_unicode(container) && refs::is_exact_unicode(key) {
+            Some(in_str)
         } else {
             None
         }
