@@ -609,3 +609,135 @@ print(warm(append, [], 1), attempt(append, Own(), 1), attempt(append, 5, 1))
 check(truth, unpack, call, append)
 """
     )
+
+
+def test_attributes_of_classes_with_a_metaclass(compare):  # noqa: F811
+    compare(
+        WARM
+        + """
+import abc, enum
+class Meta(type):
+    def of_meta(cls): return "meta", cls.__name__
+class Value: pass
+class A(metaclass=Meta):
+    number, value = 1, Value()
+    def function(*args): return len(args)
+    @classmethod
+    def made(cls): return cls.__name__
+class B(A):
+    number = 2
+class Abstract(abc.ABC):
+    number, value = 3, [1]
+    def function(*args): return args[1:]
+class Color(enum.Enum):
+    RED, BLUE = 1, 2
+def load(c): return c.number
+def load_value(c): return type(c.value)
+def call(c): return c.function(1, 2), c.made()
+def call_function(c): return c.function(1, 2)
+def members(): return Color.RED.value, Color.BLUE, Color.RED.name
+def every(): return warm(load, A), warm(load_value, A), warm(call, A), warm(call_function, Abstract), warm(load, B), load(A), load(Abstract), members()
+print(every(), warm(members), every())
+A.number = [1]
+B.function = lambda *args: "other"
+print(every(), warm(call, B))
+del B.number
+print(every(), warm(load, B))
+Value.__get__ = lambda self, instance, owner: ("got", instance, owner.__name__).__class__
+print(every())
+del Value.__get__
+print(every())
+Meta.number = 5
+print(every())
+Meta.number = property(lambda cls: "property of " + cls.__name__)
+print(every())
+Meta.function = lambda cls, *args: "of the metaclass"
+print(every())
+del Meta.number
+Meta.__getattribute__ = lambda cls, name: "any"
+print(warm(load, A), warm(attempt, call, A))
+del Meta.__getattribute__
+A.__class__ = type("Other", (Meta,), {"number": property(lambda cls: "another metaclass")})
+print(every())
+check(load, load_value, call, call_function, members)
+"""
+    )
+
+
+def test_instance_values_that_are_called(compare):  # noqa: F811
+    compare(
+        WARM
+        + """
+import functools, io, sys
+class A:
+    def __init__(self, f): self.f = f
+class B(A):
+    def f(self, x): return "method", x
+class C:
+    f = staticmethod(lambda x: ("static", x))
+def call(a): return a.f(1)
+def first(x): return "first", x
+a, b = A(first), A(len)
+count = sys.getrefcount(first)
+print(warm(call, a), attempt(call, b), warm(call, B(first)), warm(call, a), warm(call, C()))
+print(sys.getrefcount(first) - count)
+a.f = print
+warm(call, a)
+del a.f
+print(attempt(call, a))
+A.f = lambda self, x: ("class", x)
+print(warm(call, a), attempt(call, b))
+A.f = property(lambda self: lambda x: ("property", x))
+print(warm(call, a))
+del A.f
+a.f = first
+a.__dict__ = {"f": lambda x: ("dict", x)}
+print(warm(call, a), warm(call, A(first)))
+a.__dict__.clear()
+print(attempt(call, a))
+def read(file): return file.read(2)
+file = io.BytesIO(b"0123456789" * 20)
+print(warm(read, file))
+file.read = lambda count: ("instance", count)
+print(warm(read, file))
+del file.read
+print(warm(read, file), attempt(read, 5))
+class Buffer(io.BytesIO): pass
+print(warm(read, Buffer(b"ab" * 30)))
+Buffer.read = lambda self, count: "class"
+print(warm(read, Buffer(b"ab" * 30)), warm(read, file))
+check(call, read)
+"""
+    )
+
+
+def test_callables_and_containers_that_change(compare):  # noqa: F811
+    compare(
+        WARM
+        + """
+import functools, weakref
+class A:
+    def __init__(self, *args): self.args = args
+    def method(self, *args): return args
+    def __call__(self, *args): return "called", args
+    def __contains__(self, x): return x == 3
+def function(*args): return len(args)
+def call(f): return f(1, "2")
+def call_one(f, x): return f(x)
+for f in [function, A().method, A(), functools.partial(function, 1), max, isinstance, "{} {}".format, pow, A, dict, str, {1: 5}.get, [].insert, function, A]:
+    result = attempt(warm, call, f)
+    print(result.args if isinstance(result, A) else result)
+cached = functools.lru_cache(lambda x: ("cached", x))
+for f in [cached, weakref.ref, type, len, cached, "".join, A(), type, {1: 2}.get, tuple, [1].index, 5, Exception, type(None).__subclasses__]:
+    for x in [1, "a", A, [1]]:
+        result = attempt(warm, call_one, f, x)
+        print(type(result) if isinstance(result, (A, weakref.ref)) else result)
+def contains(x, c): return x in c, x not in c
+class Set(set):
+    def __contains__(self, x): return "Set"
+for c in [{1, 2}, frozenset([3]), {3: 1}, "abc", [1, 3], (3,), A(), range(5), Set(), 5, {1: 2}.keys(), b"abc"]:
+    for x in [3, "a", [], {1}, 1.0]:
+        print(attempt(warm, contains, x, c))
+check(call, call_one, contains)
+"""
+    )

@@ -8,6 +8,7 @@ use std::mem::offset_of;
 use hotstamp_layout::ffi::{self, PyObject, PyThreadState, PyTypeObject};
 use hotstamp_layout::refs::{self, StackRef};
 
+use super::quick_attributes::{self, Kind};
 use super::{CacheStubs, Family, add_type, globals, note_miss, quick, set};
 use crate::Frame;
 use crate::helpers::RAISED;
@@ -268,6 +269,9 @@ unsafe fn learn_load(site: *mut Site, owner: *mut PyObject, name: *mut PyObject,
         if std::ptr::eq(ty, &raw const ffi::PyType_Type) {
             return learn_type_attribute(site, owner.cast(), name, method);
         }
+        if is_function(ffi::PyType_Type.tp_getattro, (*ty).tp_getattro) {
+            return learn_of_metaclass(site, stubs, owner.cast(), name, method);
+        }
         if !is_function(Some(ffi::PyObject_GenericGetAttr), (*ty).tp_getattro) {
             return;
         }
@@ -304,8 +308,14 @@ unsafe fn learn_load(site: *mut Site, owner: *mut PyObject, name: *mut PyObject,
             (None, 0)
         };
         if let Some(index) = index {
-            if !method {
-                let (value, valid) = inline_offsets(ty, index);
+            let (value, valid) = inline_offsets(ty, index);
+            if method {
+                let kind = Kind::InlineValue {
+                    offset: value,
+                    valid,
+                };
+                quick_attributes::learn(site, stubs, kind, tag, true);
+            } else {
                 add_type(
                     site,
                     &values(stubs),
@@ -354,7 +364,55 @@ unsafe fn learn_load(site: *mut Site, owner: *mut PyObject, name: *mut PyObject,
                 target,
                 [u64::from(tag), bits, valid, keys as u64],
             );
+        } else if method
+            && (*ty).tp_dictoffset > 0
+            && !refs::type_has_feature(ty, u64::from(ffi::Py_TPFLAGS_MANAGED_DICT))
+        {
+            let kind = Kind::WithoutDict {
+                method: descr,
+                dict: (*ty).tp_dictoffset as usize,
+            };
+            quick_attributes::learn(site, stubs, kind, tag, true);
         }
+    }
+}
+
+/// An attribute of a class whose metaclass is another one than `type`, looks attributes up as `type` does, and does not define this one.
+unsafe fn learn_of_metaclass(
+    site: *mut Site,
+    stubs: &CacheStubs,
+    class: *mut PyTypeObject,
+    name: *mut PyObject,
+    method: bool,
+) {
+    // SAFETY: as `learn_load`.
+    unsafe {
+        let metaclass = refs::type_of(class.cast());
+        if !ffi::_PyType_Lookup(metaclass, name).is_null() {
+            return;
+        }
+        let (meta_tag, tag) = (version(metaclass), version(class));
+        let value = ffi::_PyType_Lookup(class, name);
+        if meta_tag == 0 || tag == 0 || value.is_null() {
+            return;
+        }
+        let value_type = refs::type_of(value);
+        let is_plain = (*value_type).tp_descr_get.is_none()
+            || std::ptr::eq(value_type, &raw const ffi::PyFunction_Type);
+        let value_class = if may_become_descriptor(value_type) {
+            version(value_type)
+        } else {
+            0
+        };
+        if !is_plain || may_become_descriptor(value_type) && value_class == 0 {
+            return;
+        }
+        let kind = Kind::OfClass {
+            value,
+            metaclass: meta_tag,
+            value_class,
+        };
+        quick_attributes::learn(site, stubs, kind, tag, method);
     }
 }
 

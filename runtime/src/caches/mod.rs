@@ -12,6 +12,7 @@ pub mod globals;
 pub mod iteration;
 pub mod operators;
 pub mod quick;
+mod quick_attributes;
 
 use hotstamp_layout::ffi;
 use once_cell::sync::OnceCell;
