@@ -141,7 +141,7 @@ impl<M: MacroAssembler> Builder<M> {
     }
 
     /// Makes the `StackRef` in `value` own a reference, unless it is immortal: it leaves the frame that it may be borrowed from. Uses T0.
-    fn own(&mut self, value: Reg) {
+    pub(super) fn own(&mut self, value: Reg) {
         let m = &mut self.masm;
         let owned = m.new_label();
         m.branch_bits_clear(value, BORROWED as u32, owned);

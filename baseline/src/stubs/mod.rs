@@ -106,6 +106,8 @@ stub_table! {
     unpack_sequence,
     /// As `unpack_sequence`, with a STORE_FAST_STORE_FAST behind it for each two values, which it executes too. The last of an odd number is in `Acc`.
     unpack_and_store,
+    /// LIST_APPEND: the value in `Acc`; the register helper where the list has no room.
+    list_append,
     /// IS_OP: operands in `Acc` and A1, the result in `Acc`.
     identity,
     /// Returns `Acc` from the body: clears and pops the frame. `A3` is the site.

@@ -1,8 +1,8 @@
-//! Stubs of UNPACK_SEQUENCE.
+//! Stubs of UNPACK_SEQUENCE and LIST_APPEND.
 
 use std::mem::offset_of;
 
-use hotstamp_layout::ffi::{self, _Py_CODEUNIT};
+use hotstamp_layout::ffi::{self, _Py_CODEUNIT, PyListObject};
 use hotstamp_runtime::site::Site;
 use hotstamp_runtime::{Frame, leave};
 
@@ -10,6 +10,31 @@ use super::{BORROWED, Builder, LOCALS};
 use crate::masm::{Alu, Cond, Label, MacroAssembler, Reg, Shift};
 
 impl<M: MacroAssembler> Builder<M> {
+    /// LIST_APPEND: `Acc` = the value, off the operand stack, where the list is as many entries below the end as the site's argument says. A list that has room takes it here.
+    pub(super) fn list_append(&mut self) {
+        let m = &mut self.masm;
+        let miss = m.new_label();
+        m.load16(Reg::T0, Reg::A3.at(offset_of!(Site, stack_words)));
+        m.load32(Reg::T1, Reg::A3.at(offset_of!(Site, oparg)));
+        m.alu(Alu::Sub, Reg::T0, Reg::T1);
+        m.load_indexed(Reg::T2, Reg::Frame, Reg::T0, 0);
+        m.alu_imm(Alu::And, Reg::T2, !BORROWED);
+        let size = Reg::T2.at(offset_of!(ffi::PyVarObject, ob_size));
+        m.load(Reg::T1, size);
+        let allocated = Reg::T2.at(offset_of!(PyListObject, allocated));
+        m.branch_cmp_mem(Cond::Ge, Reg::T1, allocated, miss);
+        self.own(Reg::Acc);
+        // An object's address, not a `StackRef`: immortal ones lose their mark.
+        let m = &mut self.masm;
+        m.alu_imm(Alu::And, Reg::Acc, !BORROWED);
+        m.load(Reg::T0, Reg::T2.at(offset_of!(PyListObject, ob_item)));
+        m.store_indexed(Reg::T0, Reg::T1, 0, Reg::Acc);
+        m.add64_mem(size, 1);
+        m.ret();
+        m.bind(miss);
+        self.register_call(false, false);
+    }
+
     /// The sequence is on top of the operand stack, which the site counts; an exact tuple or list with as many items as wanted is taken apart here. The values take its place, the
     /// last item lowest; the first one, on top, is in `Acc`.
     pub(super) fn unpack_sequence(&mut self) {

@@ -2,6 +2,7 @@
 
 use hotstamp_layout::opcode::Opcode;
 use hotstamp_runtime::caches::iteration;
+use hotstamp_runtime::helpers::containers::reg_list_append;
 use hotstamp_runtime::helpers::unpack::op_unpack_sequence;
 use hotstamp_runtime::site::{MemoryHelper, RegisterHelper};
 
@@ -29,6 +30,16 @@ impl<M: MacroAssembler> Compiler<'_, M> {
         self.m
             .branch_cmp_imm(Cond::Eq, Reg::Acc, NULL_BITS, exhausted);
         self.stack.push(Entry::Acc);
+        Ok(())
+    }
+
+    /// `LIST_APPEND`: the value moves into a list further down.
+    pub(crate) fn emit_list_append(&mut self) -> Result<(), CompileError> {
+        let helper: RegisterHelper = reg_list_append;
+        self.pop_operands(1);
+        let stub = self.stubs.list_append;
+        let site = self.plan_site(stub, helper as *const (), self.stack.depth(), false);
+        self.call_site(site);
         Ok(())
     }
 

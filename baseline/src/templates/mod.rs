@@ -66,6 +66,7 @@ impl<M: MacroAssembler> Compiler<'_, M> {
 
             Opcode::FOR_ITER => self.emit_for_iter(),
             Opcode::UNPACK_SEQUENCE => self.emit_unpack_sequence(),
+            Opcode::LIST_APPEND => self.emit_list_append(),
 
             Opcode::CALL | Opcode::CALL_KW | Opcode::CALL_FUNCTION_EX => self.emit_call(),
 

@@ -235,6 +235,10 @@ families! {
         "def f(a): b, c, d = a()";
         "def f(a): b[0], c = a";
     }
+    list_append: LIST_APPEND {
+        "def f(a): return [b for b in a]";
+        "def f(a): return [(b, 1) for b in a]";
+    }
     load_global: LOAD_GLOBAL {
         "def f(): return name";
         "def f(): return name()";

@@ -5,6 +5,7 @@
 use hotstamp_layout::ffi::{self, PyObject, PyThreadState};
 use hotstamp_layout::refs::{self, StackRef};
 
+use super::RAISED;
 use super::stack::{Stack, status};
 use crate::Frame;
 use crate::site::Site;
@@ -118,6 +119,29 @@ pub unsafe extern "C" fn op_list_append(
         let value = stack.pop().steal();
         let list = stack.object((*site).oparg as usize);
         status(list_append_steal(list.cast(), value))
+    }
+}
+
+/// `LIST_APPEND(i)` with `acc` the value, which is not on the operand stack any more; any non-zero result.
+///
+/// # Safety
+/// The contract of register helpers (ARCHITECTURE.md).
+pub unsafe extern "C" fn reg_list_append(
+    acc: StackRef,
+    _b: StackRef,
+    _c: StackRef,
+    site: *mut Site,
+    frame: *mut Frame,
+    _tstate: *mut PyThreadState,
+) -> StackRef {
+    // SAFETY: as `op_list_append`.
+    unsafe {
+        let list = Stack::of(frame).object((*site).oparg as usize);
+        if list_append_steal(list.cast(), acc.steal()) < 0 {
+            RAISED
+        } else {
+            StackRef::none()
+        }
     }
 }
 
