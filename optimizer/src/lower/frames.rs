@@ -390,21 +390,35 @@ impl<'c> Lower<'c, '_> {
         Ok(self.buffer)
     }
 
-    /// At the end of a cold block: leaves by a plan.
+    /// At the end of a cold block: leaves by a plan. All exits share one call and one epilogue, which would be most of their code.
     pub(super) fn leave(&mut self, plan: u64, handed: &Handed) -> Lowered<()> {
-        let values = self.hand_over(handed)?;
-        let process = &self.job.process;
-        let result = self.call64(
-            process.exit,
-            &[
-                self.i64(process.artifact).into(),
-                self.i64(plan).into(),
-                self.frame.into(),
-                self.tstate.into(),
-                values.into(),
-            ],
-        )?;
-        self.b.build_return(Some(&result))?;
+        self.hand_over(handed)?;
+        let (block, number) = match self.leave_block {
+            Some(known) => known,
+            None => {
+                let here = self.current();
+                let block = self.new_block("leave");
+                self.b.position_at_end(block);
+                let number = self.b.build_phi(self.context.i64_type(), "plan")?;
+                let process = &self.job.process;
+                let result = self.call64(
+                    process.exit,
+                    &[
+                        self.i64(process.artifact).into(),
+                        number.as_basic_value().into_int_value().into(),
+                        self.frame.into(),
+                        self.tstate.into(),
+                        self.buffer.into(),
+                    ],
+                )?;
+                self.b.build_return(Some(&result))?;
+                self.b.position_at_end(here);
+                self.leave_block = Some((block, number));
+                (block, number)
+            }
+        };
+        number.add_incoming(&[(&self.i64(plan), self.current())]);
+        self.b.build_unconditional_branch(block)?;
         Ok(())
     }
 

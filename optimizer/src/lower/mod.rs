@@ -68,6 +68,8 @@ pub(crate) struct Lower<'c, 'g> {
     max_values: usize,
     /// Cold blocks of guards that leave alike.
     exits: HashMap<(*const FrameState, Reason), BasicBlock<'c>>,
+    /// Where all exits end, with the number of the plan.
+    leave_block: Option<(BasicBlock<'c>, PhiValue<'c>)>,
     /// Keeps the states alive whose addresses are keys above.
     kept: Vec<Rc<FrameState>>,
     block: BlockId,
@@ -130,6 +132,7 @@ impl<'c, 'g> Lower<'c, 'g> {
             plans: Vec::new(),
             max_values: 1,
             exits: HashMap::new(),
+            leave_block: None,
             kept: Vec::new(),
             block: BlockId(0),
         })
