@@ -48,6 +48,12 @@ const MOST_REFUSALS: u32 = 3;
 /// Heat of a function whose code was retired.
 const HEAT_TO_LEARN: u32 = 200;
 
+/// Heat of a function that was left: its frame goes on in baseline code, where a loop may be long.
+const HEAT_AFTER_EXIT: u32 = 500;
+
+/// Exits of one plan at which its code is retired, should the code that takes its place still be under way.
+const EXITS_TO_RETIRE: u32 = 64;
+
 #[derive(Default)]
 struct State {
     settings: Settings,
@@ -62,8 +68,14 @@ struct State {
     installations: HashMap<usize, u64>,
     /// Entries whose code was not worth it, and how often.
     refusals: HashMap<(usize, u32), u32>,
+    /// How often an entry is not asked for again, after code for it was not worth it.
+    patience: HashMap<(usize, u32), u32>,
     /// Instructions whose guards failed: code object, offset.
     failed: HashMap<usize, Vec<(u64, u32)>>,
+    /// Instructions that were left at until the baseline had learnt what they do: function, code object, offset.
+    learnt: HashSet<(usize, u64, u32)>,
+    /// Entries to ask for anew, while their code goes on.
+    relearn: Vec<(usize, u32)>,
     /// Everything that was installed.
     artifacts: Vec<*mut Artifact>,
     /// The interpreter ends.
@@ -222,6 +234,11 @@ pub fn forget(data: *mut CodeData) {
         state
             .refusals
             .retain(|(place, _), _| *place != data as usize);
+        state
+            .patience
+            .retain(|(place, _), _| *place != data as usize);
+        state.learnt.retain(|(place, ..)| *place != data as usize);
+        state.relearn.retain(|(place, _)| *place != data as usize);
         state.failed.remove(&(data as usize));
     }
 }
@@ -290,10 +307,17 @@ unsafe fn request(data: *mut CodeData, entry: u32) {
         let (settings, id, failed) = {
             let mut state = state();
             let Some(state) = state.as_mut() else { return };
-            if state.ended
-                || entry != 0 && !state.settings.on_stack_replacement
-                || !state.asked.insert((data as usize, entry))
+            if state.ended || entry != 0 && !state.settings.on_stack_replacement {
+                return;
+            }
+            if let Some(left) = state.patience.get_mut(&(data as usize, entry))
+                && *left > 0
             {
+                *left -= 1;
+                (*data).heat = hotness::threshold();
+                return;
+            }
+            if !state.asked.insert((data as usize, entry)) {
                 return;
             }
             state.next_id += 1;
@@ -354,6 +378,29 @@ unsafe fn request(data: *mut CodeData, entry: u32) {
 }
 
 impl State {
+    /// Whether code for an entry is about to be made or under way.
+    fn relearning(&self, place: (usize, u32)) -> bool {
+        self.relearn.contains(&place)
+            || self.under_way.values().any(|waiting| {
+                // SAFETY: artifacts live for ever; GIL held.
+                unsafe { ((*waiting.artifact).data as usize, (*waiting.artifact).entry) == place }
+            })
+    }
+
+    /// Nothing enters the code any more. Frames that run it stay in it.
+    unsafe fn retire(&mut self, artifact: *mut Artifact) {
+        // SAFETY: artifacts live for ever, and data that is installed into is live; GIL held.
+        unsafe {
+            let (data, entry) = ((*artifact).data, (*artifact).entry);
+            self.installed.remove(data, entry);
+            (*artifact).retired = true;
+            if entry == 0 {
+                CodeData::uninstall_optimized(data);
+            }
+            (*data).heat = HEAT_TO_LEARN;
+        }
+    }
+
     fn stall(&mut self, time: Duration) {
         self.totals.stalled += time;
         self.totals.longest_stall = self.totals.longest_stall.max(time);
@@ -367,10 +414,27 @@ fn wake() {
             // SAFETY: pending calls run with the GIL.
             unsafe { install(finished) };
         }
+        // SAFETY: as above.
+        unsafe { ask_anew() };
         0
     }
     // SAFETY: may be called without the GIL. If there are too many already, the next result asks again.
     unsafe { ffi::Py_AddPendingCall(Some(look), std::ptr::null_mut()) };
+}
+
+/// Asks for code in place of such as was left too often.
+unsafe fn ask_anew() {
+    loop {
+        let next = match state().as_mut() {
+            Some(state) => state.relearn.pop().inspect(|place| {
+                state.asked.remove(place);
+            }),
+            None => None,
+        };
+        let Some((data, entry)) = next else { return };
+        // SAFETY: data that is freed is forgotten first. GIL held, in a pending call.
+        unsafe { request(data as *mut CodeData, entry) };
+    }
 }
 
 /// Installs a result, or notes that there is none.
@@ -432,6 +496,9 @@ unsafe fn install(finished: Finished) {
                     (*data).heat = 1;
                 }
                 if let Some(state) = state().as_mut() {
+                    if let Some(before) = state.installed.get(data, entry) {
+                        (*before).retired = true;
+                    }
                     state.installed.insert(data, entry, artifact);
                     state.artifacts.push(artifact);
                     *state.installations.entry(data as usize).or_default() += 1;
@@ -463,16 +530,22 @@ unsafe fn install(finished: Finished) {
                     tracing::debug!("not optimized: {}: {message}", waiting.name);
                 }
                 if let Some(state) = state().as_mut() {
+                    // What it was to take the place of is left too often.
+                    if let Some(before) = state.installed.get(data, entry) {
+                        state.retire(before);
+                    }
                     if defect {
                         state.totals.failed += 1;
                     } else {
-                        // What had not been executed yet was not counted: ask again when the function is much hotter.
+                        // What had not been executed yet was not counted: ask again when the function is much hotter. Other loops of it need not wait.
                         let refusals = state.refusals.entry((data as usize, entry)).or_default();
                         if message.starts_with(NOT_WORTH_IT) && *refusals < MOST_REFUSALS {
                             *refusals += 1;
-                            (*data).heat = hotness::threshold() << (3 * *refusals);
+                            let visits = (1 << (3 * *refusals)) - 1;
+                            state.patience.insert((data as usize, entry), visits);
                             state.asked.remove(&(data as usize, entry));
                         }
+                        (*data).heat = hotness::threshold();
                         state.totals.refused += 1;
                     }
                 }
@@ -551,37 +624,54 @@ pub(super) unsafe fn note_exit(artifact: *mut Artifact, plan: usize) {
         }
         let uses = &mut (&mut (*artifact).uses)[plan];
         *uses += 1;
-        if *uses < EXITS_TO_LEARN || (*artifact).retired {
-            if (*artifact).entry != 0 && !(*artifact).retired {
-                (*data).heat = HEAT_TO_RETURN;
-            }
+        let uses = *uses;
+        if (*artifact).retired {
+            return;
+        }
+        let entry = (*artifact).entry;
+        if entry != 0 {
+            (*data).heat = HEAT_TO_RETURN;
+        } else {
+            (*data).heat = (*data).heat.min(HEAT_AFTER_EXIT);
+        }
+        if uses != EXITS_TO_LEARN && uses != EXITS_TO_RETIRE {
             return;
         }
         let Some(inner) = plan_of.frames.last() else {
             return;
         };
         let code = (*(&(*artifact).codes)[inner.code as usize]).code as u64;
-        let entry = (*artifact).entry;
         let mut state = state();
         let Some(state) = state.as_mut() else { return };
-        let attempts = state.attempts.entry((data as usize, entry)).or_default();
+        let place = (data as usize, entry);
+        if uses == EXITS_TO_RETIRE {
+            if state.relearning(place) {
+                state.retire(artifact);
+            }
+            return;
+        }
+        let attempts = state.attempts.entry(place).or_default();
         if *attempts >= MOST_ATTEMPTS {
             return;
         }
         *attempts += 1;
-        state
-            .failed
-            .entry(data as usize)
-            .or_default()
-            .push((code, inner.offset));
-        state.totals.retired += 1;
-        state.asked.remove(&(data as usize, entry));
-        state.installed.remove(data, entry);
-        (*artifact).retired = true;
-        if entry == 0 {
-            CodeData::uninstall_optimized(data);
+        // What baseline code has executed meanwhile it has feedback of. Where that was no help, the instruction goes the general way.
+        let has_feedback = matches!(reason, Reason::NeverExecuted | Reason::TypeGuard);
+        if !has_feedback || !state.learnt.insert((data as usize, code, inner.offset)) {
+            state
+                .failed
+                .entry(data as usize)
+                .or_default()
+                .push((code, inner.offset));
         }
-        (*data).heat = HEAT_TO_LEARN;
+        state.totals.retired += 1;
+        if state.settings.synchronous {
+            state.retire(artifact);
+            state.asked.remove(&place);
+        } else if !state.relearning(place) {
+            state.relearn.push(place);
+            wake();
+        }
     }
 }
 
