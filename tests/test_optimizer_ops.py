@@ -304,6 +304,92 @@ PROGRAMS = {
         ran = [f, g]
         """,
     ),
+    "enumerations": (
+        r"TupleExchange",
+        ["type_guard"],
+        """
+        import gc, sys
+        def sums(u, start=0):
+            s = 0.0
+            for j, x in enumerate(u, start):
+                s += x * j
+            return s
+        def pairs(u, start):
+            r = []
+            for p in enumerate(u, start):
+                r.append(p)
+            return r
+        def changing(u):
+            n = 0
+            for i, x in enumerate(u):
+                if i == 3: u.append(99)
+                if i == 5: u.pop()
+                n += i * x
+            else:
+                n += 1000
+            return n
+        def late(u):
+            # The pair that the object keeps holds the last item until the next one comes.
+            e = enumerate(u)
+            for i, x in e:
+                if i == 4: u[1] = None
+                x = None
+            return i
+        class Dying:
+            def __init__(self, n): self.n = n
+            def __del__(self): print("died", self.n, sys._getframe(1).f_lineno, sorted(sys._getframe(1).f_locals))
+        def dying(u):
+            for i, x in enumerate(u):
+                u[i] = x = None
+            return i
+        def counting(u):
+            r = []
+            for i, x in enumerate(u):
+                r.append(sys.getrefcount(x))
+            return r
+        for k in range(8):
+            print(sums([1.0, 2.0, 3.5] * 5), sums([], 3), pairs([1, 2], 5), changing(list(range(10))), late([[0], [1], [2], [3], [4]]))
+            print(dying([Dying(i) for i in range(3)]), counting([object() for _ in range(3)]), gc.collect() and 0)
+        for start in 2**61 - 1, 2**61, 2**63 - 2, 2**63 - 1, -1, -2**63, 2**70:
+            print(pairs([1, 2, 3], start))
+        class Sub(enumerate): pass
+        for u in [(1, 2), "ab", range(3), iter([5, 6]), Sub([1, 2])] * 3: print(pairs(u, 0))
+        def ends(u):
+            try:
+                for i, x in enumerate(u): u[i + 1]
+            except IndexError as e:
+                return i, str(e), e.__traceback__.tb_lineno
+        for _ in range(4): print(ends([1, 2, 3]))
+        ran = [sums, pairs, changing, late, dying, counting]
+        """,
+    ),
+    "ints_and_floats": (
+        r"UnboxNumber",
+        ["type_guard"],
+        """
+        def mixed(a, b):
+            return a + b, a - b, a * b, a < b, a == b, a >= b
+        def divided(a, b):
+            return a / b
+        def total(u):
+            s = 0
+            for x in u: s += x * 0.5
+            return s
+        def half(x): return (x * 0.5) / x
+        values = [1, 1.5, 0, -0.0, 2**30 - 1, 2**30, -2**31, 2**53 + 1, 2**62, 2**70, float("nan"), float("inf"), True]
+        def attempt(f, *args):
+            try:
+                return f(*args)
+            except Exception as e:
+                return type(e).__name__, str(e), e.__traceback__.tb_next.tb_lineno
+        for a, b in [(1, 2.5), (2.5, 1), (0.5, 0.25)] * 4: print(mixed(a, b), divided(a, b), total([a, b, a]), half(a))
+        for a in values:
+            print(attempt(half, a), attempt(total, [a, 1, a]))
+            for b in values: print(a, b, attempt(mixed, a, b), attempt(divided, a, b))
+        print(total([]), total([1j, 2]), attempt(mixed, "a", 1.0), attempt(divided, None, 1))
+        ran = [mixed, divided, total, half]
+        """,
+    ),
 }
 
 

@@ -63,6 +63,8 @@ fn weigh(graph: &Graph, job: &Job, value: crate::hir::Value) -> f64 {
         Op::ArrayItem(_) | Op::ArrayStore(_) => 8.0,
         Op::FieldStoreFloat(_) | Op::ListStoreFloat | Op::ListExchange => 4.0,
         Op::NextOfList | Op::NextOfTuple | Op::NextOfRange => 2.0,
+        // Of an enumeration, which makes no tuple.
+        Op::TupleExchange(_) => 12.0,
         Op::NewInstance(_) => 20.0,
         Op::CallPython { .. } => 2.0,
         Op::BoxInt | Op::BoxFloat => -3.0,

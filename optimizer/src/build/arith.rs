@@ -102,14 +102,70 @@ impl Builder<'_> {
         match (a, b) {
             (Some(Type::Float), Some(Type::Float | Type::Int))
             | (Some(Type::Int), Some(Type::Float)) => self.float_binary(kind),
+            _ if self.gives_float(kind, &seen, (a, b)) => self.float_binary(kind),
             _ if int(a) && int(b) && kind != Binary::Other && !self.failed() => {
                 self.int_binary(kind)
             }
             _ if seen == Seen::Nothing => self.never_executed(),
             _ if matches!(seen, Seen::Operator { .. }) => self.operator(&seen),
-            _ if seen == Seen::Numbers => self.number_op(oparg),
+            _ if matches!(seen, Seen::Numbers | Seen::FloatAndNumber) => self.number_op(oparg),
             _ => self.general(),
         }
+    }
+
+    /// Whether an operation of numbers of kinds that change gives a float. Guards what has to be guarded for that.
+    fn gives_float(
+        &mut self,
+        kind: Binary,
+        seen: &Seen,
+        types: (Option<Type>, Option<Type>),
+    ) -> bool {
+        let numbers = matches!(seen, Seen::Numbers | Seen::FloatAndNumber);
+        if !numbers
+            || !matches!(
+                kind,
+                Binary::Add | Binary::Sub | Binary::Mul | Binary::TrueDiv
+            )
+        {
+            return false;
+        }
+        let top = self.state.stack.len();
+        let (left, right) = (self.state.stack[top - 2], self.state.stack[top - 1]);
+        if !self.are_numbers(left, right) {
+            return false;
+        }
+        match types {
+            (Some(Type::Float), _) | (_, Some(Type::Float)) => true,
+            // Small ints divide as floats do.
+            (None, _) | (_, None) if kind == Binary::TrueDiv => true,
+            (None, None) if *seen == Seen::FloatAndNumber => {
+                let (Some(a), Some(b)) = (self.reference(left), self.reference(right)) else {
+                    return false;
+                };
+                let either = self.emit(Op::EitherFloat, Type::Bool, &[a, b]);
+                self.emit_guarded(Op::Guard(Reason::TypeGuard), Type::Void, &[either]);
+                true
+            }
+            (None, Some(_)) if *seen == Seen::FloatAndNumber => {
+                self.as_float(left);
+                true
+            }
+            (Some(_), None) if *seen == Seen::FloatAndNumber => {
+                self.as_float(right);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether both entries may be ints or floats, and neither is known to be anything else.
+    fn are_numbers(&self, left: Entry, right: Entry) -> bool {
+        [left, right]
+            .into_iter()
+            .all(|entry| match self.unboxed_type(entry) {
+                Some(ty) => matches!(ty, Type::Int | Type::Float),
+                None => self.reference(entry).is_some() && self.known(entry).is_none(),
+            })
     }
 
     /// Numbers of kinds that change: by the runtime, but without frames, since no Python code can run.
@@ -158,7 +214,11 @@ impl Builder<'_> {
             Binary::Power => return self.float_power(left, right),
             _ => return self.general(),
         };
-        let (a, b) = (self.as_float(left), self.as_float(right));
+        let (a, b) = if matches!(self.seen(), Seen::Numbers | Seen::FloatAndNumber) {
+            (self.as_number(left), self.as_number(right))
+        } else {
+            (self.as_float(left), self.as_float(right))
+        };
         if op == Op::FloatDiv {
             let zero = self.float(0.0);
             // A NaN is not zero: it divides.
@@ -283,6 +343,13 @@ impl Builder<'_> {
             _ if int(a) && int(b) && !self.failed() => {
                 let (x, y) = (self.as_int(left), self.as_int(right));
                 self.emit(Op::IntCmp(cond), Type::Bool, &[x, y])
+            }
+            _ if matches!(seen, Seen::Numbers | Seen::FloatAndNumber)
+                && self.are_numbers(left, right) =>
+            {
+                // Small ints compare as floats do.
+                let (x, y) = (self.as_number(left), self.as_number(right));
+                self.emit(Op::FloatCmp(cond), Type::Bool, &[x, y])
             }
             _ if seen == Seen::Nothing => return self.never_executed(),
             _ => return self.general(),

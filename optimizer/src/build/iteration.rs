@@ -1,9 +1,9 @@
 //! Loops over iterators.
 
-use hotstamp_job::Seen;
+use hotstamp_job::{ENUMERATE_INDEX, ENUMERATE_ITERATOR, ENUMERATE_RESULT, Seen};
 
 use super::{Builder, Step};
-use crate::hir::{Cond, Entry, Op, Type};
+use crate::hir::{Cond, Entry, Op, Reason, Tuple, Type};
 
 impl Builder<'_> {
     /// `GET_ITER`: an unstarted range is its own iterator.
@@ -42,6 +42,9 @@ impl Builder<'_> {
                     Seen::ListIterator => (Op::NextOfList, self.job.process.list_iterator_type),
                     Seen::TupleIterator => (Op::NextOfTuple, self.job.process.tuple_iterator_type),
                     Seen::RangeIterator => return self.for_range_object(exhausted.0),
+                    Seen::Enumerate if self.job.process.enumerate_type != 0 => {
+                        return self.for_enumerate(exhausted.0);
+                    }
                     Seen::Nothing => return self.never_executed_loop(exhausted.0),
                     _ => return self.for_general(exhausted.0),
                 };
@@ -82,6 +85,54 @@ impl Builder<'_> {
         self.resume_edge(yes);
         let next = self.emit(Op::NextOfRange, Type::Int, &[iterator]);
         self.push_unboxed(next);
+        Ok(())
+    }
+
+    /// An `enumerate` object over a list iterator: the pair is a tuple that is not there. As in the interpreter the object's own pair keeps the item until the next one comes.
+    fn for_enumerate(&mut self, exhausted: u32) -> Step<()> {
+        let entry = self.state.stack[self.state.stack.len() - 1];
+        let Some(iterator) = self.reference(entry) else {
+            return self.unsupported("an iterator that is none");
+        };
+        let process = &self.job.process;
+        let (enumerate, list) = (process.enumerate_type, process.list_iterator_type);
+        self.guard_class(iterator, enumerate);
+        let inner = self.emit_guarded(Op::Field(ENUMERATE_ITERATOR), Type::Ref, &[iterator]);
+        self.guard_class(inner, list);
+        let pair = self.emit_guarded(Op::Field(ENUMERATE_RESULT), Type::Ref, &[iterator]);
+        self.emit_guarded(Op::GuardUnique, Type::Void, &[pair]);
+        let index = self.emit(Op::Word(ENUMERATE_INDEX), Type::Int, &[iterator]);
+        // From the largest word on the object counts in another way.
+        let limit = self.int(1 << 61);
+        let usual = self.emit(Op::IntBelow, Type::Bool, &[index, limit]);
+        self.emit_guarded(Op::Guard(Reason::RareCase), Type::Void, &[usual]);
+        let item = self.emit(Op::NextOfList, Type::Ref, &[inner]);
+        let null = self.null();
+        let ended = self.emit(Op::Same, Type::Bool, &[item, null]);
+        let (no, yes) = self.fork(ended, 6);
+        self.resume_edge(no);
+        let sequence = self.emit(Op::TakeSequence, Type::Ref, &[inner]);
+        self.release(sequence);
+        self.go_to(exhausted)?;
+        self.resume_edge(yes);
+        self.before = None;
+        let one = self.int(1);
+        let after = self.emit(Op::IntAddWrapping, Type::Int, &[index, one]);
+        self.emit(Op::SetWord(ENUMERATE_INDEX), Type::Void, &[iterator, after]);
+        let owned = self.take_owned(Entry::Lent(item));
+        let old = self.emit(Op::TupleExchange(1), Type::Ref, &[pair, owned]);
+        self.release(old);
+        let site = (self.function().path, self.at.offset.0);
+        let origin = self.graph.tuples.len() as u32;
+        self.graph.tuples.push(Tuple {
+            origin,
+            items: vec![Entry::Unboxed(index), Entry::Lent(item)],
+        });
+        self.tuple_sites.insert(origin, site);
+        self.push(Entry::Tuple(origin));
+        if self.hints.real_tuples.contains(&site) {
+            self.materialize_inputs(1);
+        }
         Ok(())
     }
 

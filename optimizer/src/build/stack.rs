@@ -361,6 +361,15 @@ impl Builder<'_> {
         }
     }
 
+    /// As `as_float`, of a number of which is not known whether it is a float or an int.
+    pub(crate) fn as_number(&mut self, entry: Entry) -> Value {
+        if self.unboxed_type(entry).is_some() {
+            return self.as_float(entry);
+        }
+        let (value, _) = self.as_ref(entry);
+        self.emit_guarded(Op::UnboxNumber, Type::Float, &[value])
+    }
+
     /// Converts an int exactly.
     pub(crate) fn int_to_float(&mut self, int: Value) -> Value {
         let (low, high) = (self.int(-(1 << 53)), self.int(1 << 53));

@@ -149,6 +149,10 @@ pub enum Op {
     UnboxInt,
     /// The float in an exact float; leaves otherwise.
     UnboxFloat,
+    /// The float in an exact float, or the value of an exact int of at most one digit; leaves otherwise.
+    UnboxNumber,
+    /// Whether one of two objects is an exact float.
+    EitherFloat,
 
     // ---- guards ----
     /// Whether the object's class has this version tag.
@@ -226,6 +230,14 @@ pub enum Op {
     NextOfTuple,
     /// Takes the sequence out of an exhausted list or tuple iterator (owned, or null).
     TakeSequence,
+    /// The 64-bit word at a byte offset of an object.
+    Word(u32),
+    /// Stores a word: object, int.
+    SetWord(u32),
+    /// Leaves unless somebody else has no reference to the object.
+    GuardUnique,
+    /// Exchanges an item of a tuple that nobody sees (guarded before), by its index: tuple, value (owned); gives the old item (owned). The collector knows the tuple afterwards.
+    TupleExchange(u32),
     /// A word of a range iterator object: 0 the next value, 1 the step, 2 how many are left.
     RangeWord(u32),
     /// The next value of a range iterator object that has one; advances it.

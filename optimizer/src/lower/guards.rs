@@ -128,6 +128,14 @@ impl<'c> Lower<'c, '_> {
                     Reason::Events,
                 )
             }
+            Op::GuardUnique => {
+                let object = object(self)?;
+                let count = self.load32(object, 0)?;
+                (
+                    self.compare(IntPredicate::EQ, count, self.i32(1))?,
+                    Reason::RareCase,
+                )
+            }
             Op::GuardBound => {
                 let bits = self.int(arg.ok_or(LowerError::Kind)?)?;
                 (
@@ -185,6 +193,58 @@ impl<'c> Lower<'c, '_> {
         Ok(self
             .load(self.context.f64_type(), object, FLOAT_VALUE)?
             .into_float_value())
+    }
+
+    /// Whether an object's class is exactly this one.
+    pub(super) fn is_exact(
+        &mut self,
+        object: inkwell::values::PointerValue<'c>,
+        class: u64,
+    ) -> Lowered<IntValue<'c>> {
+        let found = self.load64(object, OB_TYPE)?;
+        self.compare(IntPredicate::EQ, found, self.i64(class))
+    }
+
+    pub(super) fn unbox_number(
+        &mut self,
+        value: Value,
+    ) -> Lowered<inkwell::values::FloatValue<'c>> {
+        let state = self.state_of(value)?;
+        let arg = self.graph.inst(value).args[0];
+        let exit = self.exit_block(Reason::TypeGuard, &state)?;
+        let object = self.object(arg)?;
+        let (float, other, done) = (
+            self.new_block("float"),
+            self.new_block("other"),
+            self.new_block(""),
+        );
+        let is_float = self.is_exact(object, self.job.process.float_type)?;
+        self.b.build_conditional_branch(is_float, float, other)?;
+        self.b.position_at_end(float);
+        let double = self.context.f64_type();
+        let found = self.load(double, object, FLOAT_VALUE)?;
+        self.b.build_unconditional_branch(done)?;
+        self.b.position_at_end(other);
+        let is_int = self.is_exact(object, self.job.process.int_type)?;
+        self.expect(is_int, exit)?;
+        let tag = self.load64(object, LV_TAG)?;
+        let compact = self.compare(IntPredicate::ULT, tag, self.i64(COMPACT_LIMIT))?;
+        let too_large = self.exit_block(Reason::IntOverflow, &state)?;
+        self.expect(compact, too_large)?;
+        let digit = self.load32(object, OB_DIGIT)?;
+        let size = self
+            .b
+            .build_int_z_extend(digit, self.context.i64_type(), "")?;
+        let sign = self.b.build_and(tag, self.i64(3), "")?;
+        let sign = self.b.build_int_sub(self.i64(1), sign, "")?;
+        let int = self.b.build_int_mul(size, sign, "")?;
+        let converted = self.b.build_signed_int_to_float(int, double, "")?;
+        let end = self.current();
+        self.b.build_unconditional_branch(done)?;
+        self.b.position_at_end(done);
+        let phi = self.b.build_phi(double, "")?;
+        phi.add_incoming(&[(&found, float), (&converted, end)]);
+        Ok(phi.as_basic_value().into_float_value())
     }
 
     /// The truth of what can be judged without running Python.

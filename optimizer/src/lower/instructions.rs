@@ -113,14 +113,8 @@ impl<'c> Lower<'c, '_> {
                 let mut words = Vec::new();
                 for &arg in args {
                     let object = self.object(arg)?;
-                    let class = self.load64(object, offset_of!(ffi::PyObject, ob_type))?;
-                    let is_int =
-                        self.compare(IntPredicate::EQ, class, self.i64(self.job.process.int_type))?;
-                    let is_float = self.compare(
-                        IntPredicate::EQ,
-                        class,
-                        self.i64(self.job.process.float_type),
-                    )?;
+                    let is_int = self.is_exact(object, self.job.process.int_type)?;
+                    let is_float = self.is_exact(object, self.job.process.float_type)?;
                     let either = self.b.build_or(is_int, is_float, "")?;
                     self.expect(either, exit)?;
                     words.push(self.int(arg)?);
@@ -161,6 +155,15 @@ impl<'c> Lower<'c, '_> {
             Op::BoxMaybe => self.boxed_if(args[0], args[1])?.into(),
             Op::UnboxInt => self.unbox_int(value)?.into(),
             Op::UnboxFloat => self.unbox_float(value)?.into(),
+            Op::UnboxNumber => self.unbox_number(value)?.into(),
+            Op::EitherFloat => {
+                let mut floats = Vec::new();
+                for &arg in args {
+                    let object = self.object(arg)?;
+                    floats.push(self.is_exact(object, self.job.process.float_type)?);
+                }
+                self.b.build_or(floats[0], floats[1], "")?.into()
+            }
 
             Op::Guard(reason) => {
                 let state = self.state_of(value)?;
@@ -178,6 +181,7 @@ impl<'c> Lower<'c, '_> {
             | Op::GuardCell(..)
             | Op::GuardFunction(..)
             | Op::GuardEvaluator
+            | Op::GuardUnique
             | Op::GuardBound => {
                 return self.guard(value);
             }
@@ -340,6 +344,17 @@ impl<'c> Lower<'c, '_> {
                 self.store(iterator, index, self.i64(u64::MAX).into())?;
                 self.taken_from_heap(sequence)?.into()
             }
+            Op::Word(offset) => {
+                let object = self.object(args[0])?;
+                self.load64(object, *offset as usize)?.into()
+            }
+            Op::SetWord(offset) => {
+                let object = self.object(args[0])?;
+                let word = self.value(args[1])?;
+                self.store(object, *offset as usize, word)?;
+                return Ok(());
+            }
+            Op::TupleExchange(index) => self.tuple_exchange(args, *index)?.into(),
             Op::RangeWord(word) => {
                 let iterator = self.object(args[0])?;
                 let offset = [

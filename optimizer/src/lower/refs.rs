@@ -252,6 +252,38 @@ impl<'c> Lower<'c, '_> {
         )
     }
 
+    /// `TupleExchange`.
+    pub(super) fn tuple_exchange(&mut self, args: &[Value], index: u32) -> Lowered<IntValue<'c>> {
+        let tuple = self.object(args[0])?;
+        let new = self.heap_pointer(args[1])?;
+        let place = self.at(
+            tuple,
+            offset_of!(ffi::PyTupleObject, ob_item) + index as usize * 8,
+        )?;
+        let old = self.load_pointer(place, 0)?;
+        self.store(place, 0, new.into())?;
+        // The collector leaves a tuple alone whose items it need not know.
+        // SAFETY: an address computation; the collector's header lies in front of every tuple.
+        let header = unsafe {
+            self.b.build_gep(
+                self.context.i8_type(),
+                tuple,
+                &[self.i64((-(size_of::<ffi::PyGC_Head>() as i64)).cast_unsigned())],
+                "",
+            )?
+        };
+        let next = self.load64(header, offset_of!(ffi::PyGC_Head, _gc_next))?;
+        let untracked = self.compare(IntPredicate::EQ, next, self.i64(0))?;
+        let (track, done) = (self.new_block("track"), self.new_block(""));
+        let branch = self.b.build_conditional_branch(untracked, track, done)?;
+        self.weights(branch, 1, 4000)?;
+        self.b.position_at_end(track);
+        self.call(self.job.process.gc_track, None, &[tuple.into()])?;
+        self.b.build_unconditional_branch(done)?;
+        self.b.position_at_end(done);
+        self.taken_from_heap(old)
+    }
+
     // ---- boxes ----
 
     /// A new object for an unboxed value.

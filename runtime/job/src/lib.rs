@@ -224,6 +224,8 @@ pub enum Seen {
     Floats,
     /// Exact ints and floats, in any combination.
     Numbers,
+    /// As `Numbers`, but never two ints.
+    FloatAndNumber,
     /// `list[int]`
     ListItem,
     /// `tuple[int]`
@@ -254,6 +256,8 @@ pub enum Seen {
     TupleIterator,
     /// FOR_ITER over a range.
     RangeIterator,
+    /// FOR_ITER over `enumerate` of something.
+    Enumerate,
     /// LOAD_GLOBAL: the cell, and what is in it (an address without tag, 0 if empty).
     Global {
         /// Address of the cell.
@@ -356,6 +360,15 @@ pub enum Place {
     },
 }
 
+/// Bytes of an `enumerate` object, and what lies where in it: the next index, the iterator, and the pair that it gives again if nobody kept it. CPython's headers do not say.
+pub const ENUMERATE_SIZE: isize = 56;
+/// See `ENUMERATE_SIZE`.
+pub const ENUMERATE_INDEX: u32 = 16;
+/// See `ENUMERATE_SIZE`.
+pub const ENUMERATE_ITERATOR: u32 = 24;
+/// See `ENUMERATE_SIZE`.
+pub const ENUMERATE_RESULT: u32 = 32;
+
 macro_rules! process {
     ($($(#[doc = $doc:literal])* $name:ident,)*) => {
         /// Addresses in this process.
@@ -389,6 +402,8 @@ process! {
     tuple_iterator_type,
     /// `PyRangeIter_Type`
     range_iterator_type,
+    /// `PyEnum_Type`, or 0 if its objects are not known.
+    enumerate_type,
     /// `PyFunction_Type`
     function_type,
     /// `PyType_Type`
@@ -429,6 +444,8 @@ process! {
     new_instance,
     /// `(bits, last) -> bits`: a new list of the items of a list from `last` on to the first.
     list_backwards,
+    /// `(object)`: the collector knows it from now on.
+    gc_track,
     /// `(bits, count)`: reverses the first items of a list.
     reverse_items,
     /// `(items, count) -> bits`: a new tuple of objects whose references move.

@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use hotstamp_job::artifact::Reason;
-use hotstamp_job::{Metadata, NOT_WORTH_IT, Options, Process};
+use hotstamp_job::{ENUMERATE_SIZE, Metadata, NOT_WORTH_IT, Options, Process};
 use hotstamp_layout::ffi::{self, PyThreadState};
 use hotstamp_layout::refs;
 
@@ -675,6 +675,18 @@ pub(super) unsafe fn note_exit(artifact: *mut Artifact, plan: usize) {
     }
 }
 
+/// `PyEnum_Type`, if its objects are as large as what the optimizer knows of them (the layout is in no header).
+fn enumerate_type() -> u64 {
+    let class = &raw const ffi::PyEnum_Type;
+    // SAFETY: a static class.
+    let size = unsafe { (*class).tp_basicsize };
+    if size == ENUMERATE_SIZE {
+        class as u64
+    } else {
+        0
+    }
+}
+
 /// Addresses of this process, for a job.
 fn process(artifact: *mut Artifact) -> Process {
     let freelist = |field: usize| {
@@ -699,6 +711,7 @@ fn process(artifact: *mut Artifact) -> Process {
         list_iterator_type: (&raw const ffi::PyListIter_Type) as u64,
         tuple_iterator_type: (&raw const ffi::PyTupleIter_Type) as u64,
         range_iterator_type: (&raw const ffi::PyRangeIter_Type) as u64,
+        enumerate_type: enumerate_type(),
         function_type: (&raw const ffi::PyFunction_Type) as u64,
         type_type: (&raw const ffi::PyType_Type) as u64,
         small_ints: refs::small_ints() as u64,
@@ -719,6 +732,7 @@ fn process(artifact: *mut Artifact) -> Process {
         push_chunk: leave::push_chunk as *const () as u64,
         new_instance: leave::new_instance as *const () as u64,
         list_backwards: leave::list_backwards as *const () as u64,
+        gc_track: ffi::PyObject_GC_Track as *const () as u64,
         reverse_items: leave::reverse_items as *const () as u64,
         make_tuple: leave::make_tuple as *const () as u64,
         number_op: leave::number_op as *const () as u64,

@@ -233,6 +233,10 @@ impl Snapshot<'_> {
                         Seen::TupleIterator
                     } else if target == stubs.iterate_range {
                         Seen::RangeIterator
+                    } else if target == stubs.register_quick
+                        && words[1] == (&raw const ffi::PyEnum_Type) as u64
+                    {
+                        Seen::Enumerate
                     } else {
                         undecided
                     }
@@ -418,6 +422,7 @@ fn numbers(saw: u64) -> Option<Seen> {
         SAW_INTS => Some(Seen::Ints),
         SAW_FLOATS => Some(Seen::Floats),
         0 => None,
+        saw if saw & !(SAW_FLOATS | SAW_MIXED) == 0 => Some(Seen::FloatAndNumber),
         saw if saw & !(SAW_INTS | SAW_FLOATS | SAW_MIXED) == 0 => Some(Seen::Numbers),
         _ => None,
     }
