@@ -390,6 +390,52 @@ PROGRAMS = {
         ran = [mixed, divided, total, half]
         """,
     ),
+    "several_callees": (
+        # The receiver's method is compared and inlined.
+        r"Same v\d+, v\d+[\s\S]*> 1@",
+        ["type_guard"],
+        """
+        import sys
+        class A:
+            def m(self, x): return x + 1
+            def look(self): return sorted(sys._getframe(1).f_locals), sys._getframe().f_lineno
+        class B(A):
+            def m(self, x): return x * 2.0
+            def look(self): return sys._getframe(1).f_lineno
+        class C(A):
+            def m(self, x):
+                if x > 3: raise ValueError(x)
+                return None
+        class D(A): pass
+        class Taker:
+            def m(self, x, y=1): return x
+            def look(self): return None
+        def f(objects, n):
+            r = []
+            for i in range(n):
+                for o in objects:
+                    r.append(o.m(i))
+            return r
+        def g(objects):
+            return [o.look() for o in objects], objects[0].look()
+        def attempt(n, *objects):
+            try:
+                return f(objects, n)
+            except Exception as e:
+                tb = e.__traceback__.tb_next
+                return type(e).__name__, str(e), tb.tb_lineno, tb.tb_next and (tb.tb_next.tb_lineno, tb.tb_next.tb_frame.f_locals["x"])
+        count = sys.getrefcount(A.m), sys.getrefcount(B.m)
+        for k in range(6): print(attempt(3, A(), B(), D(), A()), g([A(), B(), D()]))
+        for k in range(12): print(attempt(6, A(), B(), C()))
+        for k in range(4): print(attempt(2, A(), Taker(), B()), g([Taker(), A()]))
+        A.m = lambda self, x: "changed"
+        for k in range(3): print(attempt(2, A(), B(), D()))
+        B.m.__code__ = (lambda self, x: "other code").__code__
+        for k in range(3): print(attempt(2, A(), B(), D()))
+        print(sys.getrefcount(B.m) - count[1] < 20)
+        ran = [f]
+        """,
+    ),
 }
 
 

@@ -11,6 +11,8 @@ const INLINE_DEPTH: usize = 6;
 const INLINE_BYTES: usize = 400;
 /// Operations in an inlined function that may run Python: for each its frame is written and linked, as a call would do once.
 pub(super) const INLINE_LOOKS: usize = 4;
+/// Functions that a call may have one of.
+const MOST_CALLEES: usize = 4;
 /// Instructions of a graph at which inlining ends.
 const INLINE_GRAPH: usize = 6_000;
 
@@ -39,6 +41,9 @@ impl Builder<'_> {
         );
         if self.failed() {
             return self.general();
+        }
+        if let Some((phi, callees)) = self.callees(callable) {
+            return self.call_one_of(count as u32, phi, &callees);
         }
         let Some(address) = self.constant_address(callable) else {
             return self.general();
@@ -80,12 +85,79 @@ impl Builder<'_> {
         }
     }
 
-    /// Names an inlined call across attempts.
-    fn path_of(&self) -> u64 {
+    /// Names an inlined call of a code across attempts.
+    fn path_of(&self, code: u32) -> u64 {
         let parent = self.function().path;
         parent
             .wrapping_mul(1_000_003)
             .wrapping_add(u64::from(self.at.offset.0) + 1)
+            .wrapping_add(u64::from(code) << 32)
+    }
+
+    /// The functions that a callable is one of, where ways with different ones have met.
+    fn callees(&self, callable: Entry) -> Option<(Value, Vec<u64>)> {
+        let Entry::Owned(phi) = callable else {
+            return None;
+        };
+        let inst = self.graph.inst(phi);
+        if inst.op != Op::Phi {
+            return None;
+        }
+        let mut callees = Vec::new();
+        for &arg in &inst.args {
+            let source = match self.graph.inst(arg) {
+                own if own.op == Op::Own => own.args[0],
+                _ => arg,
+            };
+            let address = self.constant_address(Entry::Borrowed(source))?;
+            if !matches!(
+                self.object_kind(address),
+                Some(ObjectKind::Function { code: Some(_), .. })
+            ) {
+                return None;
+            }
+            if !callees.contains(&address) {
+                callees.push(address);
+            }
+        }
+        (callees.len() <= MOST_CALLEES).then_some((phi, callees))
+    }
+
+    /// A call of one of several known functions: a way for each.
+    fn call_one_of(&mut self, count: u32, phi: Value, callees: &[u64]) -> Step<()> {
+        let place = self.state.stack.len() - count as usize - 2;
+        // The code keeps them alive.
+        self.anchors.extend(callees);
+        self.emit(Op::Release, Type::Void, &[phi]);
+        let mut edges = Vec::new();
+        for (index, &callee) in callees.iter().enumerate() {
+            let constant = self.constant(callee);
+            let mut other = None;
+            if index + 1 < callees.len() {
+                let same = self.emit(Op::Same, Type::Bool, &[phi, constant]);
+                let (yes, no) = self.fork(same, 128);
+                self.resume_edge(yes);
+                other = Some(no);
+            }
+            self.state.stack[place] = Entry::Lent(constant);
+            self.before = None;
+            self.call(count)?;
+            if self.open {
+                edges.push(super::Edge {
+                    block: self.block,
+                    state: self.state.clone(),
+                });
+            }
+            if let Some(other) = other {
+                self.resume_edge(other);
+            }
+        }
+        self.open = false;
+        self.before = None;
+        if edges.is_empty() {
+            return Ok(());
+        }
+        self.join(edges)
     }
 
     pub(crate) fn may_inline(&self, code: u32) -> bool {
@@ -95,7 +167,7 @@ impl Builder<'_> {
             && callee.bytecode.len() <= INLINE_BYTES
             && self.functions.len() < INLINE_DEPTH
             && self.graph.insts.len() < INLINE_GRAPH
-            && !self.hints.not_inlined.contains(&self.path_of())
+            && !self.hints.not_inlined.contains(&self.path_of(code))
             && self
                 .functions
                 .iter()
@@ -172,7 +244,7 @@ impl Builder<'_> {
             Outcome::Instance(instance) => Some(instance),
             _ => None,
         };
-        let path = self.path_of();
+        let path = self.path_of(code);
         // An object that both the caller's local and the argument are would become two.
         if self
             .state
