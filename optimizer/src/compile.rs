@@ -32,6 +32,9 @@ pub enum Refusal {
     Llvm(#[from] crate::llvm::LlvmError),
 }
 
+/// Instructions of a graph from which on it matters more when code is ready than how good it is: LLVM takes a fifth of a second.
+const LARGE: usize = 200;
+
 /// Compiles a job. Called on the compiler thread, one job at a time.
 pub fn compile(bytes: &[u8]) -> Result<Artifact, Refusal> {
     if bytes.starts_with(ir_job::PREFIX) {
@@ -63,6 +66,7 @@ pub fn compile(bytes: &[u8]) -> Result<Artifact, Refusal> {
         )));
     }
     let backend = Backend::new(OptimizationLevel::Default)?;
+    backend.select_quickly(built.graph.insts.len() > LARGE);
     let context = Context::create();
     let module = context.create_module("hotstamp");
     backend.prepare(&module);

@@ -375,8 +375,35 @@ impl<'c> Lower<'c, '_> {
         )
     }
 
+    /// The buffer as a pointer of which LLVM does not know where it comes from. Passes that look at all uses of a local array would do so again and again for each of
+    /// hundreds of exits.
+    pub(super) fn hidden_buffer(&mut self) -> Lowered<PointerValue<'c>> {
+        let pointer = self.context.ptr_type(Default::default());
+        let ty = pointer.fn_type(&[pointer.into()], false);
+        let hide = self.context.create_inline_asm(
+            ty,
+            String::new(),
+            "=r,0".to_owned(),
+            true,
+            false,
+            None,
+            false,
+        );
+        let call = self
+            .b
+            .build_indirect_call(ty, hide, &[self.buffer.into()], "")?;
+        match call.try_as_basic_value().basic() {
+            Some(BasicValueEnum::PointerValue(hidden)) => Ok(hidden),
+            _ => Err(LowerError::Kind),
+        }
+    }
+
     /// Stores the values of an exit into the buffer.
     pub(super) fn hand_over(&mut self, handed: &Handed) -> Lowered<PointerValue<'c>> {
+        if handed.values.is_empty() {
+            return Ok(self.buffer);
+        }
+        let buffer = self.hidden_buffer()?;
         for (index, &value) in handed.values.iter().enumerate() {
             let word: BasicValueEnum<'c> = match self.value(value)? {
                 BasicValueEnum::IntValue(int) if int.get_type().get_bit_width() == 1 => self
@@ -385,7 +412,7 @@ impl<'c> Lower<'c, '_> {
                     .into(),
                 other => other,
             };
-            self.store(self.buffer, index * 8, word)?;
+            self.store(buffer, index * 8, word)?;
         }
         Ok(self.buffer)
     }

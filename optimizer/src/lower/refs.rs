@@ -241,9 +241,10 @@ impl<'c> Lower<'c, '_> {
 
     /// A new tuple of references that move: from the heap, by a call that gets them in the buffer.
     pub(super) fn make_tuple(&mut self, items: &[Value]) -> Lowered<IntValue<'c>> {
+        let buffer = self.hidden_buffer()?;
         for (index, &item) in items.iter().enumerate() {
             let pointer = self.heap_pointer(item)?;
-            self.store(self.buffer, index * 8, pointer.into())?;
+            self.store(buffer, index * 8, pointer.into())?;
         }
         self.max_values = self.max_values.max(items.len());
         self.call64(
