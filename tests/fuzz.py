@@ -36,6 +36,7 @@ BATCH = 40
 # What every program stands on. Nothing here depends on addresses or hashes.
 PRELUDE = '''
 import sys, gc
+from array import array
 LOG = []
 G = 3
 H = 2.5
@@ -82,6 +83,22 @@ class Odd:
         touch("getattr " + name); return self.n
     def __len__(self): return self.n if self.n > 0 else 0
     def __repr__(self): return "Odd"
+class Vec:
+    """Operators that are inlined."""
+    def __init__(self, x, y): self.x = x; self.y = y
+    def __add__(self, o): return Vec(self.x + o.x, self.y + o.y)
+    def __sub__(self, o): return Vec(self.x - o.x, self.y - o.y)
+    def __mul__(self, k): return Vec(self.x * k, self.y * k)
+    def __getitem__(self, at):
+        if isinstance(at, tuple): return self.x + at[0] - at[1]
+        return self.y if at else self.x
+    def __setitem__(self, at, v):
+        if isinstance(at, tuple):
+            i, j = at
+            self.x = v if i == j else 1.5
+        else: self.y = v
+VA, VB = Vec(1, 2.5), Vec(0.5, 3)
+AD, AI = array("d", [1.5, 2.0, -3.5, 0.0]), array("i", [3, 1, 4, 1])
 def touch(what):
     global H
     LOG.append(what)
@@ -139,8 +156,10 @@ FLOATS = ["0.0", "-0.0", "1.0", "0.5", "-2.5", "1e308", "1e-308", "float('nan')"
 class Generator:
     """One random program."""
 
-    def __init__(self, seed):
+    def __init__(self, seed, newest=True):
         self.r = random.Random(seed)
+        # Arrays, operators of classes, calls of several functions: left out, programs are what they were before the generator had them.
+        self.newest = newest
         self.lines = []
         self.counter = 0
 
@@ -221,6 +240,8 @@ class Generator:
             return f"pair({a}){self.pick('[0]', '[1]', '')}"
         if k < 0.93:
             return "d.get('a', 1)"
+        if self.newest and 0.935 <= k < 0.94:
+            return f"{self.pick('(VA + VB).x', '(VA - VB).y', f'(VB * {a}).x', f'(VA + VB * {a})[1]', f'VA[{a}, {b}]', f'VB[{a}]', f'add(VA, VB).x', f'({a}, {b})[0]', f'({a}, {b}, 3)[-1]')}"
         if k < 0.94:
             return f"len(({a}, {b}))"
         if k < 0.95:
@@ -311,6 +332,16 @@ class Generator:
             self.line(depth, f"o = {self.pick('SENT[0]', 'SENT[1]', 'SENT[2]', 'P(1, 2)', 'Q(2.5, 3)', 'S(1, 2)', 'Base(1, 1.5)')}")
         elif k < 0.98:
             self.line(depth, f"s = [{self.number()}, {self.number()}, {self.number()}]")
+        elif self.newest and 0.98 <= k < 0.983:
+            index = self.pick(self.r.choice(self.vars) + " % 4", "0", "-1", "1", self.r.choice(self.vars))
+            self.line(depth, f"{self.pick('AD', 'AI', 'AD')}[{index}] {self.pick('=', '=', '+=')} {self.pick(self.expression(1), '1', '2.5', 'AI[' + index + ']')}")
+        elif self.newest and 0.983 <= k < 0.986:
+            self.line(depth, self.pick(f"VA[{self.atom()}, {self.atom()}] = {self.expression(1)}", f"VB[{self.atom()}] = {self.atom()}", "VA = Vec(VB.x, 2)" if depth == 0 else "VB.x = VA.y"))
+        elif self.newest and 0.986 <= k < 0.989:
+            q = self.fresh("q")
+            self.line(depth, f"for {q} in range({self.pick('len(s)', '3', '5', 'n')}): s[:{q} + 1] = {self.pick('s', 's', 's', 't')}[{q}::-1]")
+        elif self.newest and 0.989 <= k < 0.992:
+            self.line(depth, f"{self.target()} = {self.pick('AD', 'AI')}[{self.pick(self.r.choice(self.vars) + ' % 4', '2', '-4', self.r.choice(self.vars))}]")
         elif k < 0.985:
             self.line(depth, "LOG.append(len(locals()))")
         else:
@@ -327,6 +358,18 @@ class Generator:
         k = self.r.random()
         i = self.fresh("i")
         trips = self.r.randint(1, 12) if level > 1 or loops else self.r.randint(5, 40)
+        if self.newest and k < 0.08:
+            # Receivers of several classes.
+            e = self.fresh("e")
+            classes = [self.pick("SENT[0]", "SENT[1]", "SENT[2]", "P(1, 2)", "Base(2.5, 1.5)", "Q(2**31, 7)", "S(5, 6)", "o") for _ in range(self.r.randint(2, 5))]
+            receivers = f"[{', '.join(classes)}] * {self.r.randint(1, 4)}"
+            pairs = self.pick(f"enumerate({receivers})", f"enumerate({receivers}, n)", f"list(enumerate({receivers}))")
+            self.line(depth, f"for {i}, {e} in {pairs}:")
+            self.line(depth + 1, f"{self.target()} = {e}.{self.pick(f'm({self.expression(1)})', f'm({i})', 'get()', 'kind', 'x')}")
+            if self.chance(0.4):
+                self.line(depth + 1, f"{e}.{self.pick('put(', 'm(')}{self.atom()})")
+            self.inside(depth, level, loops, [i])
+            return
         if k < 0.35:
             how = self.pick(f"range({trips})", f"range({trips})", f"range({self.r.randint(-3, 3)}, {trips})", f"range({trips}, {self.r.randint(-2, 3)}, {self.pick(-1, -2, -3)})", f"range({self.r.randint(0, 3)}, {trips}, {self.pick(2, 3)})", "range(n)", "range(len(s))", "range(2**31 - 4, 2**31 + 4)", "range(2**63 - 4, 2**63 + 4)", "range(-2**62 - 3, -2**62 + 3)", "range(0)", "range(5, 1)", f"range(0, {trips}, n)")
         elif k < 0.55:
@@ -440,8 +483,8 @@ class Generator:
         return "\n".join(self.lines) + "\n"
 
 
-def program(seed, number):
-    return Generator(f"{seed}:{number}").program()
+def program(seed, number, newest=True):
+    return Generator(f"{seed}:{number}", newest).program()
 
 
 # ---- in the process that runs programs ----
@@ -610,12 +653,13 @@ def main():
     parser.add_argument("--keep", type=pathlib.Path, metavar="FOLDER", help="writes differing programs there")
     parser.add_argument("--show", type=int, metavar="K")
     parser.add_argument("--replay", type=pathlib.Path, metavar="FILE")
+    parser.add_argument("--without-newest", dest="newest", action="store_false", help="programs as they were before arrays, operators of classes and calls of several functions")
     parser.add_argument("--serve", metavar="FILE", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
         return serve(options.serve)
     if options.show is not None:
-        print(PRELUDE + program(options.seed, options.show), end="")
+        print(PRELUDE + program(options.seed, options.show, options.newest), end="")
         return 0
     runner = Runner(timeout=90)
     tiers = options.tier or ["baseline", "optimizer"]
@@ -629,7 +673,7 @@ def main():
         return 1 if differences else 0
     while time.monotonic() - started < options.seconds and number < options.first + options.programs and differences < options.stop_after:
         count = min(options.batch, options.first + options.programs - number)
-        programs = [[each, program(options.seed, each)] for each in range(number, number + count)]
+        programs = [[each, program(options.seed, each, options.newest)] for each in range(number, number + count)]
         turn = number // options.batch
         # Stamped at the first call, or in the middle of the first loop.
         environment = {"HOTSTAMP_AUTO": options.auto or ("2", "5", "20")[turn % 3], "HOTSTAMP_STAMP": ("1", "2")[turn % 2]}
