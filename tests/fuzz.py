@@ -715,6 +715,9 @@ def main():
                     found = found[1:]
         number += count
     print(f"{number - options.first} programs in {time.monotonic() - started:.0f} s, {differences} differences; {json.dumps(runner.totals)}")
+    if not runner.totals:
+        print("nothing ran")
+        return 2
     return 1 if differences else 0
 
 

@@ -566,6 +566,10 @@ fn drop_job(id: u64) {
     unsafe {
         let (data, entry) = ((*waiting.artifact).data, (*waiting.artifact).entry);
         state.asked.remove(&(data as usize, entry));
+        // What it was to take the place of is left too often.
+        if let Some(before) = state.installed.get(data, entry) {
+            state.retire(before);
+        }
         (*data).heat = hotness::threshold();
     }
 }
