@@ -621,6 +621,8 @@ pub(super) unsafe fn note_exit(artifact: *mut Artifact, plan: usize) {
                         .is_some_and(|state| state.installed.has_loop(data))
                 {
                     (*data).heat = HEAT_TO_RETURN;
+                } else {
+                    (*data).heat = (*data).heat.min(HEAT_AFTER_EXIT);
                 }
                 return;
             }
