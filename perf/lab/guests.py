@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import tempfile
 from pathlib import Path
@@ -12,7 +11,7 @@ from lab import emulation, paths, process
 from lab.benchmarks import Benchmark
 from lab.emulation import Emulator
 from lab.errors import WorkerFailed
-from lab.modes import Mode
+from lab.modes import Mode, enabled_late
 from lab.protocol import WorkerOptions, configuration
 
 
@@ -48,8 +47,8 @@ def counted(benchmark: Benchmark, mode: Mode, loops: int, options: WorkerOptions
         # Nothing of Python's start-up is compiled: in tier optimizer that takes an emulator minutes, and cancels out.
         late = mode.jit == "hotstamp"
         if late:
-            mode = dataclasses.replace(mode, environment={name: value for name, value in mode.environment.items() if name != "HOTSTAMP"})
-        config = {**json.loads(configuration(benchmark, mode, once=True)), "count": loops, "late": late}
+            mode = enabled_late(mode)
+        config = {**json.loads(configuration(benchmark, mode, once=True, late=late)), "count": loops}
         cost = run_program(mode, [str(paths.WORKER), json.dumps(config)], counting, options, fixed_addresses=True)
         answer = last_answer(cost)
         if not total.exists():

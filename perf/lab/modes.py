@@ -6,6 +6,7 @@ Written `NAME[@REVISION][:VARIABLE=VALUE]...`, for example `interpreter`, `auto`
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -58,9 +59,19 @@ class Mode:
     revision_asked: str = ""
 
     @property
+    def is_synchronous(self) -> bool:
+        """Whether the program waits for the optimizer, at the second call of everything: Python's start-up and a few imports take it a minute."""
+        return self.jit == "hotstamp" and self.environment["HOTSTAMP_TIER"] == "optimizer"
+
+    @property
     def title(self) -> str:
         """The name for tables."""
         return self.name.replace(self.base, TITLES[self.base], 1)
+
+
+def enabled_late(mode: Mode) -> Mode:
+    """The mode without hotstamp at start-up: the worker enables it (`late`) once the benchmark is loaded."""
+    return dataclasses.replace(mode, environment={name: value for name, value in mode.environment.items() if name != "HOTSTAMP"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +126,7 @@ def why_vacuous(mode: Mode, statistics: dict[str, Any]) -> str:
         return ""
     if not statistics.get("functions_stamped"):
         return "hotstamp is enabled but stamped no function: the figures would be the interpreter's"
-    if mode.environment["HOTSTAMP_TIER"] == "optimizer" and not statistics.get("functions_optimized"):
+    if mode.is_synchronous and not statistics.get("functions_optimized"):
         return "hotstamp optimized no function (its statistics have no functions_optimized): the figures would be the baseline's"
     return ""
 

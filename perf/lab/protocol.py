@@ -19,7 +19,7 @@ from typing import Any, Self
 from lab import paths, process
 from lab.benchmarks import Benchmark
 from lab.errors import LabError, WorkerFailed
-from lab.modes import Mode
+from lab.modes import Mode, enabled_late
 
 #: Seconds after which a silent worker is given up.
 ANSWER_TIMEOUT = 300.0
@@ -37,7 +37,7 @@ class WorkerOptions:
     timeout: float = ANSWER_TIMEOUT
 
 
-def configuration(benchmark: Benchmark, mode: Mode, *, once: bool = False) -> str:
+def configuration(benchmark: Benchmark, mode: Mode, *, once: bool = False, late: bool = False) -> str:
     """The worker's argument: see worker.py."""
     return json.dumps(
         {
@@ -48,6 +48,7 @@ def configuration(benchmark: Benchmark, mode: Mode, *, once: bool = False) -> st
             "jit": mode.jit,
             "prelude": mode.prelude,
             "once": once,
+            "late": late,
         }
     )
 
@@ -62,11 +63,12 @@ class Worker:
         self._stderr = tempfile.TemporaryFile()
         # The kernel kills a worker whose driver dies: a stopped one would never notice.
         guard = [process.tool("setpriv", "util-linux"), "--pdeathsig", "KILL", "--"]
-        command = [*guard, *process.on_cores(options.cores), str(mode.python), str(paths.WORKER), configuration(benchmark, mode)]
+        late = mode.is_synchronous
+        command = [*guard, *process.on_cores(options.cores), str(mode.python), str(paths.WORKER), configuration(benchmark, mode, late=late)]
         try:
             self._process = subprocess.Popen(
                 command,
-                env=process.environment(mode, hash_seed, options.environment),
+                env=process.environment(enabled_late(mode) if late else mode, hash_seed, options.environment),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._stderr,

@@ -8,7 +8,7 @@ pyperf alone and imports nothing of the lab. It is started as
 with CONFIG a JSON object: `script` (path), `arguments` (the script's own), `benchmark` (the name to select), `jit`
 (`hotstamp`, `cinderx`, `cpython` or null), `prelude` (Python source run before the script is loaded), `once`
 (measure a single iteration and leave), `once_more` (with `once`: iterations to run after it, untimed),
-`late` (hotstamp is not on from the start but is enabled before the first iteration),
+`late` (hotstamp is not on from the start but is enabled once the benchmark is loaded),
 `sizes` (with `once`: report every compiled function), `count` (with `once`: run that many iterations, report no times).
 
 pyperformance's scripts are executed unmodified: `pyperf.Runner` is replaced by a subclass whose `bench_*` methods
@@ -164,6 +164,8 @@ class Service:
         self.seen = []
 
     def serve(self, name, sample, inner_loops):
+        if self.config.get("late"):
+            self.jit.enable()
         ready = {"event": "ready", "name": name, "inner_loops": inner_loops or 1}
         if self.config.get("once"):
             ready.update(self.once(sample))
@@ -176,8 +178,6 @@ class Service:
             self.channel.send(answer)
 
     def once(self, sample):
-        if self.config.get("late"):
-            self.jit.enable()
         if self.config.get("count"):
             # Nothing here may depend on the time: even the digits of a printed number are instructions.
             sample(self.config["count"])
