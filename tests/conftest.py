@@ -20,7 +20,7 @@ import pytest
 os.environ.setdefault("HOTSTAMP_STAMP", "1")
 
 # Variables that would decide for the programs under test.
-OURS = ("HOTSTAMP", "HOTSTAMP_TIER", "HOTSTAMP_STATS", "HOTSTAMP_LOG", "HOTSTAMP_CODE_MIB")
+OURS = ("HOTSTAMP", "HOTSTAMP_TIER", "HOTSTAMP_STATS", "HOTSTAMP_LOG", "HOTSTAMP_CODE_MIB", "HOTSTAMP_JITLIST")
 
 # Files that `--sample` leaves whole: what generates every kind of code, and what runs in one process.
 WHOLE = ("test_templates.py", "test_code_memory.py", "test_benchmarks.py")

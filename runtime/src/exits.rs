@@ -55,6 +55,8 @@ reasons! {
     NoResumePoint = "no_resume_point",
     /// A generator that was to be resumed by us went on in the interpreter until its next yield: it was never stamped, or something prevents running compiled code now.
     GeneratorInterpreted = "generator_interpreted",
+    /// Refused: `HOTSTAMP_JITLIST` does not name it.
+    NotListed = "not_listed",
 }
 
 /// Counts one exit or refusal.

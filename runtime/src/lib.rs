@@ -12,6 +12,7 @@ pub mod frame_stack;
 pub mod generators;
 pub mod helpers;
 pub mod hooks;
+pub mod jitlist;
 pub mod leave;
 pub mod naming;
 pub mod optimize;

@@ -11,6 +11,7 @@ use once_cell::sync::OnceCell;
 use crate::code_data::CodeData;
 use crate::exits::ExitReason;
 use crate::hooks::back_edges::{self, BackEdge};
+use crate::jitlist::{self, Choice};
 use crate::site::CodePtr;
 
 /// What a tier gives the runtime at start-up.
@@ -202,6 +203,14 @@ pub unsafe fn data_for_code(
         }
         if (*all).stamped.len() >= MAX_VERSIONS {
             return Err(ExitReason::TooManyGlobals);
+        }
+        match jitlist::choose(code, globals) {
+            Choice::Compile => {}
+            Choice::NotHere => return Err(ExitReason::NotListed),
+            Choice::Never => {
+                (*all).refused = Some(ExitReason::NotListed);
+                return Err(ExitReason::NotListed);
+            }
         }
         match (compiler.compile)(code, globals, builtins) {
             Ok(data) => {

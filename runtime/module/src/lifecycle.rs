@@ -1,13 +1,15 @@
 //! Turning hotstamp on and off, as the environment and the program ask.
 //!
-//! `HOTSTAMP=0` wins over everything. `HOTSTAMP_TIER` chooses what may be compiled. Both are read once, when the extension is imported.
+//! `HOTSTAMP=0` wins over everything. `HOTSTAMP_TIER` chooses the tiers, `HOTSTAMP_JITLIST` the functions that may be compiled. All are read once, when the extension is imported.
 
 use std::ffi::c_int;
 use std::fmt;
+use std::path::Path;
 use std::str::FromStr;
 use std::sync::OnceLock;
 
 use hotstamp_runtime::hooks::{self, when};
+use hotstamp_runtime::jitlist::{self, JitList};
 use hotstamp_runtime::optimize::policy;
 use hotstamp_runtime::stats;
 use pyo3::exceptions::PyRuntimeError;
@@ -66,6 +68,7 @@ enum Refusal {
     SwitchedOff,
     InterpreterTier,
     UnknownTier(String),
+    UnusableList(String),
     NotEnabled,
 }
 
@@ -76,7 +79,7 @@ impl fmt::Display for Refusal {
             Refusal::InterpreterTier => {
                 f.write_str("HOTSTAMP_TIER=interpreter is set: nothing is compiled")
             }
-            Refusal::UnknownTier(text) => f.write_str(text),
+            Refusal::UnknownTier(text) | Refusal::UnusableList(text) => f.write_str(text),
             Refusal::NotEnabled => {
                 f.write_str("hotstamp.enable() was not called, and HOTSTAMP=1 is not set")
             }
@@ -109,7 +112,7 @@ fn stamping_call(tier: Tier) -> Option<u32> {
     )
 }
 
-/// Reads the environment. An unknown tier is reported on standard error, and the program runs interpreted.
+/// Reads the environment. An unknown tier and an unusable list are reported on standard error, and the program runs interpreted.
 pub(crate) fn read_environment() {
     SETTINGS.get_or_init(|| {
         let switch = std::env::var_os("HOTSTAMP");
@@ -132,24 +135,42 @@ pub(crate) fn read_environment() {
                 tier: Tier::Interpreter,
                 refusal: Some(Refusal::InterpreterTier),
             },
-            Ok(tier) => {
-                if let Some(call) = stamping_call(tier) {
-                    when::count_from_first(call);
+            Ok(tier) => match read_list() {
+                Ok(()) => {
+                    if let Some(call) = stamping_call(tier) {
+                        when::count_from_first(call);
+                    }
+                    Settings {
+                        tier,
+                        refusal: None,
+                    }
                 }
-                Settings {
-                    tier,
-                    refusal: None,
-                }
-            }
-            Err(error) => {
-                eprintln!("hotstamp: {error}. The program runs interpreted.");
-                Settings {
-                    tier: Tier::Interpreter,
-                    refusal: Some(Refusal::UnknownTier(error.to_string())),
-                }
-            }
+                Err(error) => interpreted(Refusal::UnusableList(error)),
+            },
+            Err(error) => interpreted(Refusal::UnknownTier(error.to_string())),
         }
     });
+}
+
+/// The environment asks for what there is not: said on standard error.
+fn interpreted(refusal: Refusal) -> Settings {
+    eprintln!("hotstamp: {refusal}. The program runs interpreted.");
+    Settings {
+        tier: Tier::Interpreter,
+        refusal: Some(refusal),
+    }
+}
+
+/// The functions to compile, if the environment names a list.
+fn read_list() -> Result<(), String> {
+    let Some(path) = std::env::var_os("HOTSTAMP_JITLIST").filter(|path| !path.is_empty()) else {
+        return Ok(());
+    };
+    let path = Path::new(&path);
+    let list = JitList::read(path)
+        .map_err(|error| format!("HOTSTAMP_JITLIST={} {error}", path.display()))?;
+    jitlist::set(list);
+    Ok(())
 }
 
 unsafe extern "C" fn print_stats() {
