@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +38,8 @@ def run_program(mode: Mode, arguments: list[str], emulator: Emulator, options: W
 def counted(benchmark: Benchmark, mode: Mode, loops: int, options: WorkerOptions) -> dict[str, Any]:
     """Run `loops` iterations under the counting emulator.
 
-    Gives `instructions` of the whole process, start-up included, and the worker's own answer. The difference between two
-    `loops` is what the iterations alone took.
+    Gives what each iteration executed (`by_iteration`; some hundred instructions of each are the mark that the worker makes between two), what
+    went before them (`before`), and the worker's own answer.
     """
     emulator = emulation.plugin_emulator()
     with tempfile.TemporaryDirectory() as folder:
@@ -53,7 +54,10 @@ def counted(benchmark: Benchmark, mode: Mode, loops: int, options: WorkerOptions
         answer = last_answer(cost)
         if not total.exists():
             raise WorkerFailed("the counting plugin wrote nothing", cost.stderr)
-        return {**answer, "instructions": int(total.read_text())}
+        _, *marks = map(int, total.read_text().split())
+        if len(marks) != loops + 1:
+            raise WorkerFailed(f"{len(marks)} marks were made, not one around each of {loops} iterations", cost.stderr)
+        return {**answer, "before": marks[0], "by_iteration": [end - begin for begin, end in pairwise(marks)]}
 
 
 def last_answer(cost: process.ProcessCost) -> dict[str, Any]:

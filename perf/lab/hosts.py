@@ -17,16 +17,17 @@ from lab.errors import ModeUnavailable, WorkerFailed
 from lab.modes import Mode, why_vacuous
 from lab.protocol import WorkerOptions
 
+
 @dataclass(frozen=True, slots=True)
 class Counting:
     """How emulated instructions are counted: iterations before, and iterations that count."""
 
     warm: int = 3
-    loops: int = 3
+    loops: int = 2
 
 
 def emulated(benchmarks: list[Benchmark], specs: list[str], counting: Counting, options: WorkerOptions, say, done: dict[str, Any] | None = None, keep=None) -> dict[str, Any]:
-    """Count instructions on emulated AArch64: the difference of two runs that differ in their iterations alone.
+    """Count instructions on emulated AArch64, iteration by iteration; the first ones warm up.
 
     `done` holds what an earlier, interrupted collection finished, `keep(key, figure)` stores each new figure.
     """
@@ -55,19 +56,19 @@ def emulated(benchmarks: list[Benchmark], specs: list[str], counting: Counting, 
 
 def _count(benchmark: Benchmark, mode: Mode, counting: Counting, options: WorkerOptions) -> dict[str, Any]:
     try:
-        few = guests.counted(benchmark, mode, counting.warm, options)
-        many = guests.counted(benchmark, mode, counting.warm + counting.loops, options)
+        found = guests.counted(benchmark, mode, counting.warm + counting.loops, options)
     except WorkerFailed as failure:
         return {"failed": failure.reason, "detail": failure.detail}
-    if why := why_vacuous(mode, many["statistics"]):
+    if why := why_vacuous(mode, found["statistics"]):
         return {"failed": why}
     figure: dict[str, Any] = {
-        "instructions": (many["instructions"] - few["instructions"]) / counting.loops / many["inner_loops"],
-        "first_and_startup": few["instructions"],
+        "instructions": sum(found["by_iteration"][counting.warm :]) / counting.loops / found["inner_loops"],
+        "by_iteration": found["by_iteration"],
+        "before": found["before"],
         "iterations": [counting.warm, counting.loops],
     }
-    if "code_bytes" in many["statistics"]:
-        figure["code_bytes"] = many["statistics"]["code_bytes"]
+    if "code_bytes" in found["statistics"]:
+        figure["code_bytes"] = found["statistics"]["code_bytes"]
     return figure
 
 

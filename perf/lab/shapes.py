@@ -2,7 +2,7 @@
 
     python shapes.py CONFIG
 
-CONFIG is a JSON object: `jit` (hotstamp or cinderx), `prelude`, `counts`. Prints one JSON object: for each N the bytes of
+CONFIG is a JSON object: `jit` (hotstamp or cinderx), `prelude`, `counts`, `late` (hotstamp is enabled here, not at start-up). Prints one JSON object: for each N the bytes of
 compiled code, of metadata (if the compiler says), and of bytecode. hotstamp's optimizer has code of its own beside the baseline's: then
 `code_bytes` is the optimizer's and `baseline_bytes` the baseline's.
 
@@ -29,9 +29,11 @@ def canonical(count):
     return namespace["f"]
 
 
-def measure_hotstamp(counts):
+def measure_hotstamp(counts, late):
     import hotstamp
 
+    if late:
+        hotstamp.enable()
     if not hotstamp.is_enabled():
         raise RuntimeError("hotstamp is installed but not enabled in this process")
     found = {}
@@ -58,7 +60,7 @@ def measure_hotstamp(counts):
     return found
 
 
-def measure_cinderx(counts):
+def measure_cinderx(counts, late):
     import cinderx.jit as jit
 
     found = {}
@@ -82,7 +84,7 @@ def main():
     if config["prelude"]:
         exec(config["prelude"], {"__name__": "lab_prelude"})
     measure = {"hotstamp": measure_hotstamp, "cinderx": measure_cinderx}[config["jit"]]
-    print(json.dumps({str(count): sizes for count, sizes in measure(config["counts"]).items()}))
+    print(json.dumps({str(count): sizes for count, sizes in measure(config["counts"], config["late"]).items()}))
 
 
 if __name__ == "__main__":
