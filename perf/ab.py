@@ -23,7 +23,7 @@ from lab.errors import LabError  # noqa: E402
 from lab.modes import HOTSTAMP_TIERS  # noqa: E402
 
 #: The scripts that compare modes.
-TOOLS = ("warm", "cold", "codesize", "peers", "arch")
+TOOLS = ("warm", "cold", "codesize", "peers", "arch", "policy")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -47,7 +47,7 @@ def modes(base: str, candidate: str, tiers: list[str]) -> list[str]:
 
 def main(argv: list[str]) -> int:
     arguments, rest = parser().parse_known_args(argv)
-    if any(option in ("-m", "--modes") or option.startswith("--modes=") for option in rest):
+    if any(option in ("-m", "--modes", "--mode") or option.startswith(("--modes=", "--mode=")) for option in rest):
         raise LabError("ab.py chooses the modes itself", "say --tiers instead of --modes")
     wanted = modes(arguments.base, arguments.candidate, arguments.tiers.split(","))
     revisions = [revision for revision in (arguments.base, arguments.candidate) if revision != "."]
@@ -58,7 +58,7 @@ def main(argv: list[str]) -> int:
     # Built first, one after the other: no build may run while something is measured.
     for revision in (arguments.base, arguments.candidate):
         builds.current() if revision == "." else builds.at_revision(revision)
-    return tool.main([*rest, "--modes", ",".join(wanted)])
+    return tool.main([*rest, "--mode" if arguments.tool == "policy" else "--modes", ",".join(wanted)])
 
 
 if __name__ == "__main__":

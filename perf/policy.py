@@ -40,7 +40,7 @@ PLAN = WarmPlan(budget=180.0)
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_benchmarks(made)
-    made.add_argument("--mode", default="auto", help="the mode whose policy is swept (default %(default)s)")
+    made.add_argument("--mode", default="auto", help="the mode whose policy is swept, or several with commas, each compared with itself (default %(default)s)")
     made.add_argument("--thresholds", default="10,25,50,100,500,8000", metavar="N,...", help=f"values of {THRESHOLD} (default %(default)s); empty: none")
     made.add_argument("--toggles", default=",".join(TOGGLES), metavar="NAME,...", help=f"features to switch off, of {', '.join(TOGGLES)} (default: all); empty: none")
     made.add_argument("--set", action="append", default=[], metavar="VARIABLE=VALUE,...", help="sweep another variable instead; may be repeated")
@@ -66,28 +66,30 @@ def settings(arguments: argparse.Namespace) -> list[str]:
     return [f"{THRESHOLD}={value}" for value in arguments.thresholds.split(",") if value] + [TOGGLES[name] for name in toggles]
 
 
-def modes_for(mode: str, wanted: list[str]) -> tuple[list[Mode], list[str]]:
-    """The base and one mode per setting that the build knows, and a line on each that it does not."""
+def modes_for(bases: list[str], wanted: list[str]) -> tuple[list[Mode], list[str]]:
+    """Each base and a mode per setting that the build knows, and a line on each that it does not."""
     if not wanted:
         raise LabError("nothing to sweep", "give --thresholds, --toggles or --set")
-    modes, refused = [parse(mode)], []
-    for setting in wanted:
-        try:
-            modes.append(parse(f"{mode}:{setting}"))
-        except ModeUnavailable as error:
-            refused.append(f"{setting}: {str(error).splitlines()[0]}")
-    if len(modes) == 1:
+    modes, refused = [], []
+    for base in bases:
+        modes.append(parse(base))
+        for setting in wanted:
+            try:
+                modes.append(parse(f"{base}:{setting}"))
+            except ModeUnavailable as error:
+                refused.append(f"{setting}: {str(error).splitlines()[0]}")
+    if len(modes) == len(bases):
         raise ModeUnavailable("the build knows none of the settings:\n" + "\n".join(refused), "choose others with --thresholds, --toggles or --set")
     return modes, refused
 
 
-def policy_table(results: Results, modes: list[str], refused: list[str], confidence: float) -> Table:
-    """One row per benchmark and setting: change of the steady time and of the first iteration against the default."""
-    base = modes[0]
-    table = Table(f"change of time against {base}, {confidence:.4g} confidence", ("benchmark", "setting", "warm", "interval", "verdict", "first", "interval", "verdict"))
+def policy_table(results: Results, bases: list[str], modes: list[str], refused: list[str], confidence: float) -> Table:
+    """One row per benchmark and setting: change of the steady time and of the first iteration against the default, of the same revision."""
+    table = Table(f"change of time against {' and '.join(bases)}, {confidence:.4g} confidence", ("benchmark", "setting", "warm", "interval", "verdict", "first", "interval", "verdict"))
+    swept = [(base, mode) for base in bases for mode in modes if mode.startswith(base + ":") and mode not in bases]
     for benchmark, by_mode in results.items():
-        for mode in modes[1:]:
-            setting = mode.removeprefix(base + ":")
+        for base, mode in swept:
+            setting = mode if len(bases) > 1 else mode.removeprefix(base + ":")
             if by_mode[mode].failures:
                 table.notes.append(f"{benchmark}, {setting}: {by_mode[mode].reason}")
             delta = warm_deltas(by_mode[base], by_mode[mode], confidence).get("paired")
@@ -106,14 +108,15 @@ def main(argv: list[str]) -> int:
     if arguments.list:
         print(*names(), sep="\n")
         return 0
-    if take_apart(arguments.mode).base not in HOTSTAMP_TIERS and not arguments.set:
-        raise LabError(f"{arguments.mode} has no hotness threshold or features", "sweep a variable of its own: --set VARIABLE=VALUE,...")
+    bases = arguments.mode.split(",")
+    if not arguments.set and (unswept := [base for base in bases if take_apart(base).base not in HOTSTAMP_TIERS]):
+        raise LabError(f"{unswept[0]} has no hotness threshold or features", "sweep a variable of its own: --set VARIABLE=VALUE,...")
     benchmarks = options.chosen_benchmarks(arguments)
-    modes, refused = modes_for(arguments.mode, settings(arguments))
+    modes, refused = modes_for(bases, settings(arguments))
     for line in refused:
         warn(f"left out: {line}")
     run = comparison.run("policy", arguments, benchmarks, modes, comparison.plan_from(arguments, PLAN))
-    policy_table(run.results, run.mode_names, refused, arguments.confidence).print()
+    policy_table(run.results, bases, run.mode_names, refused, arguments.confidence).print()
     print(f"results: {run.folder}")
     return 0
 
