@@ -48,7 +48,7 @@ def summary_table(results: Results, modes: list[str], confidence: float) -> Tabl
                 continue
             s = result.summary()
             times = (result.median_first(), s.mean, s.median, s.trimmed_mean, s.minimum, s.mean_without_first)
-            settled = f"{len(result.samples) - result.drifting_rounds()}/{len(result.samples)}"
+            settled = f"{len(result.samples) - result.unsettled_rounds()}/{len(result.samples)}"
             table.add(benchmark, mode, *map(tables.duration, times), str(len(result.samples)), settled)
     return table
 

@@ -36,9 +36,10 @@ class Run:
 _PLAN_OPTIONS = (
     ("rounds", "--rounds", int, "rounds of fresh processes"),
     ("warmup", "--warmup", float, "seconds of warm-up of each process"),
+    ("warmups", "--warmups", int, "most such warm-ups: the further ones only while a process gets faster or its compiler is at work"),
     ("samples", "--samples", int, "samples of each process"),
     ("sample_time", "--sample-time", float, "least seconds of one sample"),
-    ("sampling", "--sampling", float, "most seconds of sampling one process; at least three samples are taken"),
+    ("sampling", "--sampling", float, "most seconds of sampling one process; at least two samples are taken"),
     ("budget", "--budget", float, "seconds per benchmark after which no further round is started; at least three are run"),
 )
 

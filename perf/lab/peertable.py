@@ -15,6 +15,8 @@ from lab.tables import DASH, Table, duration, size
 
 #: Follows a figure whose interval holds 1.
 UNSURE = "~"
+#: Follows a figure of a mode that was not warm yet in some process.
+WARMING = "^"
 
 
 def title(mode: str) -> str:
@@ -37,7 +39,7 @@ def peers_table(run: Run, columns: list[str], missing: dict[str, str], confidenc
             result = by_mode.get(mode)
             delta = _headline(by_mode[base], result, confidence)
             start = first_delta(by_mode[base], result, confidence) if delta else None
-            warm.append(_figure(delta.speedup, delta) if delta else DASH)
+            warm.append(_figure(delta.speedup, delta) + (WARMING if result.warming_rounds() else "") if delta else DASH)
             first.append(_figure(1 + start.change, start) if start else DASH)
             if result is not None and result.failures:
                 table.notes.append(f"{name}, {title(mode)}: {result.reason}")
@@ -50,6 +52,8 @@ def peers_table(run: Run, columns: list[str], missing: dict[str, str], confidenc
     table.notes += [f"{title(mode)}: its means are over {c['count']} of {len(run.results) - len(micro)} benchmarks" for mode, c in zip(others, cells, strict=True)]
     if micro:
         table.notes.append(f"not in the means: {', '.join(micro)}")
+    if any(WARMING in cell for row in table.rows for cell in row):
+        table.notes.append(f"{WARMING}: in some process the compiler was still at work, or the code still got faster, at the end of the longest warm-up: warm may be better")
     table.notes.append(f"{UNSURE}: the {confidence:.0%} interval holds 1, so there may be no difference")
     return table
 
@@ -116,6 +120,7 @@ def as_json(run: Run, columns: list[str], missing: dict[str, str], startup: dict
                 "warm": delta.speedup,
                 "warm_interval": delta.speedup_interval,
                 "warm_verdict": delta.verdict,
+                "warming_processes": by_mode[mode].warming_rounds(),
                 "first": 1 + first.change,
                 "first_interval": [1 + first.interval.low, 1 + first.interval.high],
                 "first_verdict": first.verdict,

@@ -97,7 +97,7 @@ class Worker:
         return self._ask("first")["ns"]
 
     def warm_up(self, nanoseconds: int, least: int) -> dict[str, Any]:
-        """Iterate for a time and for `least` entries at least: `entries` and `marks` as worker.py says."""
+        """Iterate for a time and for `least` entries at least: `entries`, `marks` and the rest as worker.py says."""
         return self._ask("warmup", ns=nanoseconds, least=least)
 
     def sample(self, loops: int) -> int:

@@ -59,6 +59,14 @@ class ModeResult:
         """In how many processes the samples had not settled."""
         return sum(stats.drifting(values) for values in self.samples.values())
 
+    def warming_rounds(self) -> int:
+        """How many processes were not warm at the end of the longest warm-up: their compiler was still at work, or they still got faster."""
+        return sum(bool(raw.get("warming")) for raw in self.records.values())
+
+    def unsettled_rounds(self) -> int:
+        """Processes that were not warm yet, or whose samples drift."""
+        return sum(bool(self.records[number].get("warming")) or stats.drifting(values) for number, values in self.samples.items())
+
 
 type Results = dict[str, dict[str, ModeResult]]
 
@@ -127,6 +135,7 @@ def summary_json(results: Results, base: str, confidence: float = stats.CONFIDEN
                 entry["summary_ns"] = asdict(result.summary())
                 entry["first_ns"] = result.median_first()
                 entry["drifting_processes"] = result.drifting_rounds()
+                entry["warming_processes"] = result.warming_rounds()
                 entry["processes"] = len(result.samples)
             if mode != base and result.usable:
                 entry["deltas"] = {name: delta_json(delta) for name, delta in warm_deltas(by_mode[base], result, confidence).items()}

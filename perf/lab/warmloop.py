@@ -1,7 +1,7 @@
 """Warm steady-state measurement: rounds of fresh processes, one per mode, sampled in turn.
 
-A round starts one worker per mode, takes the first iteration of each, lets each warm up for the same time, then takes
-samples in rotation: one of each mode, again and again, beginning with another mode each time, so that drift of the
+A round starts one worker per mode, takes the first iteration of each, lets each warm up for the same time, and longer where it is
+not warm then, then takes samples in rotation: one of each mode, again and again, beginning with another mode each time, so that drift of the
 machine hits all alike. The journal gets one record per benchmark and round.
 """
 
@@ -23,10 +23,16 @@ from lab.protocol import Worker, WorkerOptions
 
 #: After this many failures in a row a mode is not tried again for a benchmark.
 GIVE_UP_AFTER = 2
-#: Fewest samples of a process, however slow the benchmark.
+#: Fewest samples of a process, however slow the benchmark; of one whose samples take longer than twice the time for all, fewer.
 LEAST_SAMPLES = 3
+LEAST_LONG_SAMPLES = 2
 #: Fewest rounds, however long they take: below it no interval means anything.
 LEAST_ROUNDS = 3
+
+
+#: A stage of warm-up whose second half takes less than this of the first has not settled; with fewer entries nothing is said.
+FASTER = 0.95
+LEAST_TO_COMPARE = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +43,9 @@ class WarmPlan:
     rounds: int = 6
     #: Warm-up of each process, after its first iteration.
     warmup: float = 1.2
-    #: Fewest warm-up entries, however slow the benchmark.
+    #: Most such warm-ups of a process: the further ones only while it still gets faster or its compiler is at work.
+    warmups: int = 4
+    #: Fewest warm-up entries, however slow the benchmark; one, if the first iteration alone took as long as a warm-up.
     warmup_entries: int = 2
     #: Samples of each process.
     samples: int = 10
@@ -135,17 +143,39 @@ def _round(benchmark: Benchmark, modes: list[Mode], number: int, plan: WarmPlan,
     }
 
 
+def still_warming(stage: dict[str, Any]) -> bool:
+    """Whether a process was not warm yet at the end of a stage of its warm-up: compilations are under way, the last were finished just now, or it got faster."""
+    entries = stage["entries"]
+    if stage["under_way"] or any(index >= len(entries) * 2 / 3 for index, _ in stage["marks"]):
+        return True
+    if len(entries) < LEAST_TO_COMPARE:
+        return False
+    times = [taken / loops for loops, taken in entries]
+    half = len(times) // 2
+    return statistics.median(times[half:]) < FASTER * statistics.median(times[:half])
+
+
 def _warm_up(worker: Worker, plan: WarmPlan) -> dict[str, Any]:
     first = worker.first()
-    warm = worker.warm_up(int(plan.warmup * 1e9), plan.warmup_entries)
-    tail = [taken / loops for loops, taken in warm["entries"][-max(1, len(warm["entries"]) // 3) :]]
+    least = plan.warmup_entries if first < plan.warmup * 1e9 else 1
+    stages = [worker.warm_up(int(plan.warmup * 1e9), least)]
+    while len(stages) < plan.warmups and still_warming(stages[-1]):
+        stages.append(worker.warm_up(int(plan.warmup * 1e9), 1))
+    entries, marks = [], []
+    for stage in stages:
+        marks += [[len(entries) + index, counters] for index, counters in stage["marks"]]
+        entries += stage["entries"]
+    last = stages[-1]["entries"]
+    tail = [taken / loops for loops, taken in last[-max(1, len(last) // 3) :]]
     estimate = max(1.0, statistics.median(tail))
     return {
         "first_ns": first,
         "inner_loops": worker.inner_loops,
-        "warmup": warm["entries"],
-        "counters": warm["counters"],
-        "marks": warm["marks"],
+        "warmup": entries,
+        "counters": stages[0]["counters"],
+        "marks": marks,
+        "warmups": len(stages),
+        "warming": still_warming(stages[-1]),
         "loops": max(1, round(plan.sample_time * 1e9 / estimate)),
         "estimate_ns": estimate,
         "samples_ns": [],
@@ -157,7 +187,8 @@ def _take_samples(workers: dict[str, Worker], results: dict[str, dict[str, Any]]
     if not workers:
         return
     slowest = max(results[name]["loops"] * results[name]["estimate_ns"] for name in workers)
-    count = max(LEAST_SAMPLES, min(plan.samples, int(plan.sampling * 1e9 / slowest)))
+    least = LEAST_SAMPLES if slowest < 2e9 * plan.sampling else LEAST_LONG_SAMPLES
+    count = max(least, min(plan.samples, int(plan.sampling * 1e9 / slowest)))
     names = list(workers)
     for index in range(count):
         shift = index % len(names)

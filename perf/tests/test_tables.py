@@ -51,6 +51,67 @@ def test_a_figure_that_may_be_one_is_marked():
     assert table.rows[0][1].endswith("~")
 
 
+def test_a_mode_that_was_not_warm_is_marked():
+    records = {str(n): _round(n, interpreter=[100.0] * 4, jit=[50.0 + n] * 4) for n in range(6)}
+    records["3"]["modes"]["jit"]["warming"] = True
+    run = comparison.Run(Path(), ["interpreter", "jit"], results.from_records(records, ["interpreter", "jit"]), {"modes": {}})
+    table = peertable.peers_table(run, ["interpreter", "jit"], {}, 0.95)
+    assert table.rows[0][1].endswith("^") and any(note.startswith("^") for note in table.notes)
+    assert run.results["richards"]["jit"].unsettled_rounds() == 1
+
+
+@pytest.mark.parametrize(
+    ("times", "marks", "under_way", "warming"),
+    [
+        ([10.0] * 30, [], 0, False),
+        ([10.0] * 30, [], 2, True),  # in the queue of the compiler
+        ([10.0] * 30, [[4, {}]], 0, False),
+        ([10.0] * 30, [[25, {}]], 0, True),  # compiled just now
+        ([10.0] * 15 + [8.0] * 15, [], 0, True),  # whatever made it faster
+        ([10.0, 11.0] * 15, [], 0, False),
+        ([10.0, 5.0], [], 0, False),  # too few to say
+    ],
+)
+def test_what_is_not_warm_yet(times: list[float], marks: list, under_way: int, warming: bool):
+    stage = {"entries": [[2, 2 * time] for time in times], "marks": marks, "under_way": under_way}
+    assert warmloop.still_warming(stage) == warming
+
+
+class _Stages:
+    """A worker whose stages of warm-up are given."""
+
+    inner_loops = 1
+
+    def __init__(self, *busy: int, first: float = 1.0) -> None:
+        self.busy, self.first_ns, self.asked = list(busy), first, []
+
+    def first(self) -> float:
+        return self.first_ns
+
+    def warm_up(self, nanoseconds: int, least: int) -> dict:
+        self.asked.append((nanoseconds, least))
+        return {"entries": [[1, 7.0]] * 10, "counters": {"n": len(self.asked)}, "marks": [[2, {}]], "under_way": self.busy.pop(0)}
+
+
+def test_a_warm_up_goes_on_until_it_is_warm():
+    worker = _Stages(1, 1, 0)
+    found = warmloop._warm_up(worker, WarmPlan(warmup=0.5, warmups=4))
+    assert worker.asked == [(500_000_000, 2), (500_000_000, 1), (500_000_000, 1)]
+    assert (found["warmups"], found["warming"], len(found["warmup"])) == (3, False, 30)
+    assert (found["counters"], [index for index, _ in found["marks"]]) == ({"n": 1}, [2, 12, 22])
+
+
+def test_a_warm_up_ends_and_says_that_it_was_not_enough():
+    found = warmloop._warm_up(_Stages(1, 1, 1), WarmPlan(warmup=0.5, warmups=2))
+    assert (found["warmups"], found["warming"]) == (2, True)
+
+
+def test_a_first_iteration_as_long_as_a_warm_up_is_half_of_one():
+    worker = _Stages(0, first=2e9)
+    warmloop._warm_up(worker, WarmPlan(warmup=1.0))
+    assert worker.asked == [(1_000_000_000, 1)]
+
+
 def test_peers_script(busy_script: Path, tmp_path: Path):
     done = lab("peers.py", busy_script, "--modes", "interpreter,cinderx,pypy", "--no-setup", *QUICK, "--out", tmp_path / "run")
     output = passed(done)
@@ -79,7 +140,7 @@ def test_policy_compares_settings_with_the_default(busy_script: Path, tmp_path: 
 def test_policy_sweeps_by_default_what_the_build_reads():
     settings = policy.settings(policy.parser().parse_args(["richards"]))
     assert {setting.partition("=")[0] for setting in settings} == {"HOTSTAMP_AUTO", "HOTSTAMP_INLINE", "HOTSTAMP_FEEDBACK", "HOTSTAMP_OSR"}
-    modes, refused = policy.modes_for("auto", settings)
+    modes, refused = policy.modes_for(["auto"], settings)
     assert not refused and len(modes) == 1 + len(settings)
 
 
@@ -114,6 +175,17 @@ def test_ab_hands_the_rest_to_the_tool(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(warm, "main", lambda argv: given.append(argv) or 0)
     assert ab.main(["v1", "v2", "warm", "richards", "--rounds", "3", "--tiers", "baseline"]) == 0
     assert given == [["richards", "--rounds", "3", "--modes", "baseline@v1,baseline@v2"]]
+    monkeypatch.setattr(policy, "main", lambda argv: given.append(argv) or 0)
+    assert ab.main(["v1", "v2", "policy", "richards", "--thresholds", "10"]) == 0
+    assert given[1] == ["richards", "--thresholds", "10", "--mode", "auto@v1,auto@v2"]
+
+
+def test_policy_compares_each_revision_with_itself():
+    modes = ["auto@a", "auto@a:HOTSTAMP_AUTO=10", "auto@b", "auto@b:HOTSTAMP_AUTO=10"]
+    times = dict(zip(modes, (100.0, 50.0, 200.0, 150.0), strict=True))
+    records = {str(n): _round(n, **{mode: [time + n] * 4 for mode, time in times.items()}) for n in range(6)}
+    table = policy.policy_table(results.from_records(records, modes), ["auto@a", "auto@b"], modes, [], 0.95)
+    assert [row[1:3] for row in table.rows] == [("auto@a:HOTSTAMP_AUTO=10", "-48.8%"), ("auto@b:HOTSTAMP_AUTO=10", "-24.7%")]
 
 
 def test_codesize_of_a_known_compiler(busy_script: Path, tmp_path: Path):

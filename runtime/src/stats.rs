@@ -89,6 +89,7 @@ impl Optimizer {
                 ("latency_ns", nanoseconds(totals.latency)),
                 ("stalled_ns", nanoseconds(totals.stalled)),
                 ("longest_stall_ns", nanoseconds(totals.longest_stall)),
+                ("under_way", policy::under_way() as u64),
             ],
             exits: policy::exits()
                 .map(|(reason, count)| (reason.name(), count))

@@ -191,6 +191,11 @@ pub fn totals() -> Option<Totals> {
     state().as_ref().map(|state| state.totals)
 }
 
+/// Jobs that wait, are being compiled, or are not installed yet.
+pub fn under_way() -> usize {
+    state().as_ref().map_or(0, |state| state.under_way.len())
+}
+
 /// How often code was installed for a function, for its loops too.
 pub fn installations(data: *mut CodeData) -> u64 {
     state()
