@@ -72,6 +72,8 @@ def table(hosts: list[dict[str, Any]], found: dict[str, Any], base: str, confide
                     made.add(benchmark, mode, host["host"], *[DASH] * 5)
                     made.notes.append(f"{benchmark}, {mode}, {host['host']}: {figure['failed']}")
                     continue
+                if figure.get("settled") is False:
+                    made.notes.append(f"{benchmark}, {mode}, {host['host']}: the counted iterations differ, it was still warming up: more --count-warm")
                 delta = change(host, benchmark, base, mode, confidence) if mode != base else None
                 cells = (f"{delta.change:+.1%}", _interval(delta), delta.verdict) if delta else ("", "", "")
                 code = size(figure["code_bytes"]) if "code_bytes" in figure else ""

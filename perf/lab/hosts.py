@@ -18,11 +18,15 @@ from lab.modes import Mode, why_vacuous
 from lab.protocol import WorkerOptions
 
 
+#: Counted iterations of which one executes this much of another are still warming up; some benchmarks do a little more in every other iteration.
+SETTLED = 1.2
+
+
 @dataclass(frozen=True, slots=True)
 class Counting:
     """How emulated instructions are counted: iterations before, and iterations that count."""
 
-    warm: int = 3
+    warm: int = 6
     loops: int = 2
 
 
@@ -61,8 +65,11 @@ def _count(benchmark: Benchmark, mode: Mode, counting: Counting, options: Worker
         return {"failed": failure.reason, "detail": failure.detail}
     if why := why_vacuous(mode, found["statistics"]):
         return {"failed": why}
+    counted = found["by_iteration"][counting.warm :]
     figure: dict[str, Any] = {
-        "instructions": sum(found["by_iteration"][counting.warm :]) / counting.loops / found["inner_loops"],
+        "instructions": sum(counted) / counting.loops / found["inner_loops"],
+        # Where there is one iteration to count, nobody knows.
+        "settled": max(counted) < SETTLED * min(counted) if len(counted) > 1 else None,
         "by_iteration": found["by_iteration"],
         "before": found["before"],
         "iterations": [counting.warm, counting.loops],

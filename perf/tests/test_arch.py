@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from conftest import PERF, QUICK, lab, passed
 
-from lab import archtable, benchmarks, emulation, guests, remote
+from lab import archtable, benchmarks, emulation, guests, hosts, modes, remote
 from lab.errors import LabError
 from lab.protocol import WorkerOptions
 
@@ -200,3 +200,14 @@ def test_counts_and_times_side_by_side():
     assert summary["x"]["modes"]["auto"]["emulated"] is None
     table = archtable.table([timed, counted], summary, "interpreter", 0.95)
     assert "x, auto, emulated: not built" in table.notes
+
+
+@pytest.mark.parametrize(("counts", "settled"), [([900, 100, 105], True), ([900, 437, 24], False)])
+def test_counts_that_had_not_settled_are_noted(counts: list[int], settled: bool, monkeypatch: pytest.MonkeyPatch):
+    found = {"by_iteration": counts, "before": 7, "inner_loops": 1, "statistics": {}}
+    monkeypatch.setattr(guests, "counted", lambda *_: found)
+    figure = hosts._count(None, modes.parse("interpreter"), hosts.Counting(1, 2), WorkerOptions())
+    assert (figure["instructions"], figure["settled"]) == (sum(counts[1:]) / 2, settled)
+    host = {"host": "emulated", "kind": "instructions", "benchmarks": {"x": {"interpreter": figure}}}
+    table = archtable.table([host], archtable.summary([host], "interpreter", 0.95), "interpreter", 0.95)
+    assert any("still warming up" in note for note in table.notes) != settled
