@@ -50,7 +50,8 @@ def test_tiers_compile(statistics: dict[str, dict[str, Any]]):
 
 def test_the_optimizer_compiles_the_benchmark_and_not_the_start_up(statistics: dict[str, dict[str, Any]]):
     """That takes a minute: everything that is called twice is compiled while the program waits."""
-    assert statistics["optimizer"]["functions_stamped"] < statistics["baseline"]["functions_stamped"] / 2
+    # Start-up and imports alone have 250.
+    assert statistics["optimizer"]["functions_stamped"] < 150
 
 
 def test_jitlist_compiles_what_it_names(statistics: dict[str, dict[str, Any]]):
