@@ -143,7 +143,7 @@ def _first(piece: Piece, mode: Mode, env: dict[str, str], options: WorkerOptions
     elif answers and "failed" not in found:
         answer = answers[-1]
         found.update(first_ns=answer["first_ns"] / answer["inner_loops"], result_ns=answer["result_clock"] - cost.start_clock, statistics=answer["statistics"])
-        if why := why_vacuous(mode, answer["statistics"]):
+        if why := why_vacuous(mode, answer["statistics"], brief=not mode.is_synchronous):
             found["failed"] = why
     elif "failed" not in found:
         found.update(failed="gave no result", detail=cost.stderr)

@@ -12,7 +12,7 @@ from lab import emulation, paths, process
 from lab.benchmarks import Benchmark
 from lab.emulation import Emulator
 from lab.errors import WorkerFailed
-from lab.modes import Mode, enabled_late
+from lab.modes import Mode, enabled_late, stamped_at_once
 from lab.protocol import WorkerOptions, configuration
 
 
@@ -48,7 +48,7 @@ def counted(benchmark: Benchmark, mode: Mode, loops: int, options: WorkerOptions
         # Nothing of Python's start-up is compiled: in tier optimizer that takes an emulator minutes, and cancels out.
         late = mode.jit == "hotstamp"
         if late:
-            mode = enabled_late(mode)
+            mode = stamped_at_once(enabled_late(mode))
         config = {**json.loads(configuration(benchmark, mode, once=True, late=late)), "count": loops}
         cost = run_program(mode, [str(paths.WORKER), json.dumps(config)], counting, options, fixed_addresses=True)
         answer = last_answer(cost)

@@ -69,6 +69,11 @@ class Mode:
         return self.name.replace(self.base, TITLES[self.base], 1)
 
 
+def stamped_at_once(mode: Mode) -> Mode:
+    """The mode with everything stamped at its first call, where sizes or exact counts are wanted: what is found by sampling differs from run to run."""
+    return dataclasses.replace(mode, environment={"HOTSTAMP_STAMP": "1", **mode.environment}) if mode.jit == "hotstamp" else mode
+
+
 def enabled_late(mode: Mode) -> Mode:
     """The mode without hotstamp at start-up: the worker enables it (`late`) once the benchmark is loaded."""
     return dataclasses.replace(mode, environment={name: value for name, value in mode.environment.items() if name != "HOTSTAMP"})
@@ -116,13 +121,15 @@ def parse(text: str, jitlist: Path | None = None) -> Mode:
     return _peer(text, spec.base, spec.variables)
 
 
-def why_vacuous(mode: Mode, statistics: dict[str, Any]) -> str:
+def why_vacuous(mode: Mode, statistics: dict[str, Any], *, brief: bool = False) -> str:
     """Why a finished process did not measure what its mode says, from hotstamp's statistics; empty if it did.
 
     A process with a compiler that compiled nothing has measured the interpreter, and one whose optimizer optimized nothing the baseline. In
-    `auto` a program may well be too short for the optimizer, so only the stamping is asked for.
+    `auto` nothing may be worth compiling, and in a `brief` process (one iteration) nothing may have been found yet: there it is enough that hotstamp is on, which the worker asks.
     """
     if mode.jit != "hotstamp" or mode.environment["HOTSTAMP_TIER"] == "interpreter":
+        return ""
+    if "functions_stamped" in statistics and (brief or mode.environment["HOTSTAMP_TIER"] == "auto"):
         return ""
     if not statistics.get("functions_stamped"):
         return "hotstamp is enabled but stamped no function: the figures would be the interpreter's"

@@ -10,7 +10,7 @@ from lab import emulation, guests, paths
 from lab.benchmarks import Benchmark
 from lab.emulation import Emulator
 from lab.errors import LabError, WorkerFailed
-from lab.modes import Mode, enabled_late, parse, why_vacuous
+from lab.modes import Mode, enabled_late, parse, stamped_at_once, why_vacuous
 from lab.protocol import WorkerOptions, configuration
 from lab.tables import DASH, Table
 
@@ -36,7 +36,7 @@ def canonical(mode: Mode, architecture: str, counts: list[int], options: WorkerO
     # The prelude of a mode compiles by itself in the background; here the shape is compiled on request.
     late = mode.is_synchronous
     config = json.dumps({"jit": mode.jit, "prelude": "", "counts": counts, "late": late})
-    cost = guests.run_program(enabled_late(mode) if late else mode, [str(SHAPES), config], _emulator(architecture), options)
+    cost = guests.run_program(stamped_at_once(enabled_late(mode) if late else mode), [str(SHAPES), config], _emulator(architecture), options)
     return json.loads(cost.stdout)
 
 
@@ -44,7 +44,7 @@ def of_benchmark(benchmark: Benchmark, mode: Mode, architecture: str, iterations
     """Every compiled function of a benchmark after some iterations, largest first, and the compiler's statistics."""
     late = mode.is_synchronous
     config = {**json.loads(configuration(benchmark, mode, once=True, late=late)), "once_more": iterations, "sizes": True}
-    cost = guests.run_program(enabled_late(mode) if late else mode, [str(paths.WORKER), json.dumps(config)], _emulator(architecture), options)
+    cost = guests.run_program(stamped_at_once(enabled_late(mode) if late else mode), [str(paths.WORKER), json.dumps(config)], _emulator(architecture), options)
     answer = guests.last_answer(cost)
     found = {name: answer[name] for name in ("functions", "statistics", "statistics_at_start")}
     if why := why_vacuous(mode, found["statistics"]):

@@ -35,7 +35,7 @@ def statistics(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, 
     (folder / "steps.py").write_text(SCRIPT)
     (folder / "list").write_text("__bench__:bench\n")
     modes = "interpreter,baseline,optimizer,auto,jitlist"
-    passed(lab("warm.py", folder / "steps.py", "--modes", modes, "--jitlist", folder / "list", *QUICK, "--rounds", "1", "--out", folder / "run"))
+    passed(lab("warm.py", folder / "steps.py", "--modes", modes, "--jitlist", folder / "list", "--env", "HOTSTAMP_STAMP=1", *QUICK, "--rounds", "1", "--out", folder / "run"))
     (record,) = json.loads((folder / "run" / "result.json").read_text())["rounds"]
     assert not [found["failed"] for found in record["modes"].values() if "failed" in found]
     return {mode: found["statistics"] for mode, found in record["modes"].items()}

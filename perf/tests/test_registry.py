@@ -130,10 +130,13 @@ def test_without_its_environment_the_lab_says_what_to_run(tmp_path: Path):
         ("optimizer", {"functions_stamped": 3, "functions_optimized": 1}, ""),
         ("optimizer", {"functions_stamped": 3}, "the baseline's"),
         ("auto", {"functions_stamped": 3}, ""),
+        ("auto", {"functions_stamped": 0}, ""),
+        ("auto", {}, "the interpreter's"),
     ],
 )
 def test_a_run_that_did_not_measure_its_mode_is_no_figure(tier: str, statistics: dict[str, int], words: str):
     mode = modes.Mode(tier, tier, paths.WORKERS, "hotstamp", {"HOTSTAMP_TIER": tier})
     why = modes.why_vacuous(mode, statistics)
     assert words in why and bool(words) == bool(why)
+    assert not modes.why_vacuous(mode, {"functions_stamped": 0}, brief=True)
     assert modes.why_vacuous(modes.parse("interpreter"), {}) == ""
