@@ -57,6 +57,7 @@ assert stats["code_memory"]["used"] > 0.9 * (1 << 20)
 assert hotstamp.is_compiled(batches[0][0]) and not hotstamp.is_compiled(batches[-1][-1])
 """,
         env={"HOTSTAMP_CODE_MIB": "1"},
+        timeout=600,
     )
 
 
