@@ -29,7 +29,7 @@ from lab.warmloop import WarmPlan  # noqa: E402
 
 DEFAULT_MODES = ("interpreter", "auto", "jit", "cinderx", "pypy")
 #: 50 s per benchmark: 45 benchmarks and the micro-loops in under an hour, the slow ones' least rounds included.
-PLAN = WarmPlan(samples=8, budget=50.0)
+PLAN = WarmPlan(warmups=4, samples=8, budget=50.0)
 STARTUPS = 20
 
 

@@ -44,7 +44,7 @@ class WarmPlan:
     #: Warm-up of each process, after its first iteration.
     warmup: float = 1.2
     #: Most such warm-ups of a process: the further ones only while it still gets faster or its compiler is at work.
-    warmups: int = 4
+    warmups: int = 2
     #: Fewest warm-up entries, however slow the benchmark; one, if the first iteration alone took as long as a warm-up.
     warmup_entries: int = 2
     #: Samples of each process.
