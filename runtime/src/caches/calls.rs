@@ -10,17 +10,21 @@ use super::{MISS_LIMIT, note_miss};
 use crate::bind::{self, BindError};
 use crate::code_data::{CALL_STUB_MAGIC, CodeData, SIMPLE_ARGUMENTS};
 use crate::helpers::calls::{ARGUMENTS_OFFSET, op_call, op_call_kw, unpack_bound_method};
+use crate::hooks::functions;
 use crate::site::{MemoryHelper, Site};
 use crate::{Frame, entry, frame_stack, segments};
 
-/// The data of a function whose `vectorcall` is a call stub of ours.
+/// The data of a function that is about to be called, if its `vectorcall` is a call stub of ours. One that is the interpreter's own begins to count.
 unsafe fn stamped(func: *mut PyFunctionObject) -> Option<*mut CodeData> {
     // SAFETY: code is never at the very start of a mapping, so the 16 bytes in front of a function can be read.
     unsafe {
         let stub = (*func).vectorcall? as *const u8;
         let mark = stub.sub(16).cast::<u64>().read_unaligned();
-        (mark == CALL_STUB_MAGIC)
-            .then(|| stub.sub(8).cast::<u64>().read_unaligned() as *mut CodeData)
+        if mark == CALL_STUB_MAGIC {
+            return Some(stub.sub(8).cast::<u64>().read_unaligned() as *mut CodeData);
+        }
+        functions::called(func);
+        None
     }
 }
 

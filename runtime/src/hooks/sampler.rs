@@ -8,6 +8,7 @@
 
 use std::ffi::{c_int, c_void};
 use std::ptr::null_mut;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, Once, PoisonError};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
@@ -21,9 +22,9 @@ use crate::{Frame, threads};
 /// Between two questions while there is something to find.
 const SHORTEST: Duration = Duration::from_millis(1);
 /// So many doublings of it at most, when nothing is found.
-const DOUBLINGS: u32 = 5;
+const DOUBLINGS: u32 = 4;
 /// Answers without a finding before the time doubles.
-const PATIENCE: u32 = 16;
+const PATIENCE: u32 = 64;
 /// How many frames are looked at, from the top of the stack.
 const DEPTH: usize = 8;
 /// What is touched of the thread's stack is a page or two.
@@ -95,15 +96,15 @@ pub(super) fn stop() -> bool {
 }
 
 /// Whether the fork that is being made interrupted the asking.
-static INTERRUPTED: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 extern "C" fn before_fork() {
-    INTERRUPTED.store(stop(), std::sync::atomic::Ordering::Relaxed);
+    INTERRUPTED.store(stop(), Ordering::Relaxed);
 }
 
 /// In the parent. Not at once: Python counts the threads when the fork is made, and warns.
 extern "C" fn after_fork() {
-    if INTERRUPTED.load(std::sync::atomic::Ordering::Relaxed) {
+    if INTERRUPTED.load(Ordering::Relaxed) {
         // SAFETY: as in `run`.
         unsafe {
             ffi::_PyEval_AddPendingCall(ffi::PyInterpreterState_Main(), Some(go_on), null_mut(), 0)
@@ -120,7 +121,7 @@ unsafe extern "C" fn go_on(_: *mut c_void) -> c_int {
 
 /// In the child of a fork that Python made, when Python is ready again.
 pub(super) fn notice_fork() {
-    if INTERRUPTED.load(std::sync::atomic::Ordering::Relaxed) {
+    if INTERRUPTED.load(Ordering::Relaxed) && super::enabled() {
         start();
     }
 }
