@@ -70,7 +70,7 @@ results["nbody"] = [before.hex(), program.report_energy().hex(), repr(program.SY
 
 # After how many calls and loop iterations something is hot, and how many functions and loops the optimizer surely finishes then. AArch64 is mostly
 # emulated, where each takes a second or two: only the hottest there.
-THRESHOLD, OPTIMIZED = (20, {"richards": 20, "deltablue": 20, "nbody": 2}) if platform.machine() == "x86_64" else (600, {"richards": 12, "deltablue": 8, "nbody": 1})
+THRESHOLD, OPTIMIZED = (20, {"richards": 20, "deltablue": 20, "nbody": 2}) if platform.machine() == "x86_64" else (600, {"richards": 6, "deltablue": 8, "nbody": 1})
 
 
 def outcome(run_python, tier, enable="", **env):
