@@ -331,3 +331,31 @@ def test_sampler_leaves_a_waiting_program_alone(run_snippet):
         )
     )
     assert used < 0.02
+
+
+def test_optimized_loops_are_not_left_for_questions(run_snippet):
+    """The sampler goes on asking while a long loop runs in optimized code, which puts the questions off."""
+    events, finished = map(
+        int,
+        run_snippet(
+            """
+            import hotstamp, time
+            def loop(n):
+                total = 0
+                for i in range(n):
+                    total += i & 7
+                return total
+            end = time.monotonic() + 60
+            while not hotstamp.optimizations(loop) and time.monotonic() < end:
+                loop(100_000)
+            before = hotstamp.stats()["optimizer"]["exits"]["events"]
+            end = time.monotonic() + 2
+            while time.monotonic() < end:
+                loop(1_000_000)
+            print(hotstamp.stats()["optimizer"]["exits"]["events"] - before, int(bool(hotstamp.optimizations(loop))))
+            """,
+            tier="auto",
+            env=FOUND,
+        ).split(),
+    )
+    assert finished and events <= 3

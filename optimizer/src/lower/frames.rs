@@ -127,7 +127,22 @@ impl<'c> Lower<'c, '_> {
             load.set_volatile(true).map_err(|_| LowerError::Kind)?;
         }
         let plain = self.load64(self.address(self.job.process.plain_version), 0)?;
-        self.compare(IntPredicate::NE, breaker, plain)
+        let differs = self.compare(IntPredicate::NE, breaker, plain)?;
+        // Nearly always a question of the sampler, which is nothing to leave for.
+        let before = self.b.get_insert_block().ok_or(LowerError::Kind)?;
+        let (ask, known) = (self.new_block("ask"), self.new_block("known"));
+        let branch = self.b.build_conditional_branch(differs, ask, known)?;
+        self.weights(branch, 1, 2000)?;
+        self.b.position_at_end(ask);
+        let answer = self.call64(self.job.process.pending, &[self.tstate.into()])?;
+        let pending = self.compare(IntPredicate::NE, answer, self.i64(0))?;
+        let asked = self.b.get_insert_block().ok_or(LowerError::Kind)?;
+        self.b.build_unconditional_branch(known)?;
+        self.b.position_at_end(known);
+        let result = self.b.build_phi(self.context.bool_type(), "pending")?;
+        let no = self.context.bool_type().const_zero();
+        result.add_incoming(&[(&no, before), (&pending, asked)]);
+        Ok(result.as_basic_value().into_int_value())
     }
 
     /// Returns a value: the frame is unlinked, its references released from the last local to the first, and popped.

@@ -382,6 +382,8 @@ process! {
     artifact,
     /// The word that `eval_breaker` equals while nothing is pending.
     plain_version,
+    /// `(tstate) -> 0 or 1`: whether what made `eval_breaker` differ from that word has to be looked at.
+    pending,
     /// A word that is zero while CPython's own evaluator is installed.
     evaluator,
     /// `PyLong_Type`

@@ -10,7 +10,7 @@ pub mod bodies;
 mod forks;
 pub mod functions;
 pub mod generators;
-mod sampler;
+pub(crate) mod sampler;
 mod swap;
 pub mod tracing;
 pub mod when;

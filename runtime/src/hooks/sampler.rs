@@ -8,7 +8,7 @@
 
 use std::ffi::{c_int, c_void};
 use std::ptr::null_mut;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, Once, PoisonError};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
@@ -29,6 +29,15 @@ const PATIENCE: u32 = 64;
 const DEPTH: usize = 8;
 /// What is touched of the thread's stack is a page or two.
 const STACK_BYTES: usize = 64 << 10;
+
+/// How long a question stays put off that reached optimized code.
+const PUT_OFF: Duration = Duration::from_millis(20);
+
+/// Questions among the interpreter's pending calls.
+static QUESTIONS: AtomicI32 = AtomicI32::new(0);
+
+/// A question was put off: it waits among the pending calls, and the main thread was not told.
+static PARKED: AtomicBool = AtomicBool::new(false);
 
 struct State {
     thread: Option<JoinHandle<()>>,
@@ -136,9 +145,24 @@ fn run() {
             .wait_timeout_while(now, interval, |state| !state.stop)
             .unwrap_or_else(PoisonError::into_inner)
             .0;
-        now = CHANGED
-            .wait_while(now, |state| state.asked && !state.stop)
-            .unwrap_or_else(PoisonError::into_inner);
+        while now.asked && !now.stop {
+            now = CHANGED
+                .wait_timeout_while(now, PUT_OFF, |state| state.asked && !state.stop)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+            if now.asked && !now.stop {
+                // A question that was put off is put again; for one that was not, the thread waits.
+                if PARKED.swap(false, Ordering::SeqCst) {
+                    tell_main_thread();
+                } else {
+                    now = CHANGED
+                        .wait_while(now, |state| {
+                            state.asked && !state.stop && !PARKED.load(Ordering::SeqCst)
+                        })
+                        .unwrap_or_else(PoisonError::into_inner);
+                }
+            }
+        }
         if now.stop {
             return;
         }
@@ -149,18 +173,78 @@ fn run() {
         };
         (now.asked, now.found) = (true, false);
         drop(now);
+        QUESTIONS.fetch_add(1, Ordering::SeqCst);
         // SAFETY: the main interpreter's state is static, and pending calls are added by any thread.
         let full = unsafe {
             ffi::_PyEval_AddPendingCall(ffi::PyInterpreterState_Main(), Some(look), null_mut(), 0)
         };
         if full != 0 {
+            QUESTIONS.fetch_sub(1, Ordering::SeqCst);
             state().asked = false;
         }
     }
 }
 
+/// Makes the main thread look at its pending calls.
+fn tell_main_thread() {
+    // SAFETY: the main thread's state lives as long as the main interpreter, and its breaker is written atomically.
+    unsafe {
+        let main = (*ffi::PyInterpreterState_Main()).threads.main;
+        if !main.is_null() {
+            breaker(main).fetch_or(CALLS, Ordering::SeqCst);
+        }
+    }
+}
+
+const CALLS: usize = ffi::_PY_CALLS_TO_DO_BIT as usize;
+
+/// The word that says what is pending.
+unsafe fn breaker<'a>(tstate: *mut PyThreadState) -> &'a AtomicUsize {
+    // SAFETY: the caller gives a live thread state; CPython writes the word atomically.
+    unsafe { AtomicUsize::from_ptr(&raw mut (*tstate).eval_breaker) }
+}
+
+/// Optimized code found something pending: whether there is anything but a question, which is put off. Optimized code would have to be left to answer it, for the rest of a loop that nobody needs to find.
+///
+/// # Safety
+/// `tstate` is the attached thread state of the main interpreter.
+pub unsafe extern "C" fn more_than_a_question(tstate: *mut PyThreadState) -> usize {
+    // SAFETY: see above; counts of pending calls are written by other threads, and read here as they stand.
+    unsafe {
+        let breaker = breaker(tstate);
+        let interp = ffi::PyInterpreterState_Main();
+        let calls = || {
+            let ours = (&raw const (*interp).ceval.pending.npending).read_volatile();
+            let main =
+                (&raw const ffi::_PyRuntime.ceval.pending_mainthread.npending).read_volatile();
+            (ours, main)
+        };
+        let only_questions = || calls() == (QUESTIONS.load(Ordering::SeqCst), 0);
+        if breaker.load(Ordering::SeqCst) != tracing::plain_version() | CALLS
+            || (*interp).threads.main != tstate
+            || !only_questions()
+        {
+            return 1;
+        }
+        breaker.fetch_and(!CALLS, Ordering::SeqCst);
+        // A call that was added meanwhile was announced before or is seen now.
+        if !only_questions() {
+            breaker.fetch_or(CALLS, Ordering::SeqCst);
+            return 1;
+        }
+        if !PARKED.swap(true, Ordering::SeqCst) {
+            // With the lock taken in between the thread waits already, or has not looked yet.
+            drop(state());
+            CHANGED.notify_all();
+        }
+        0
+    }
+}
+
 /// The answer: made by the interpreter, in one of its threads.
 unsafe extern "C" fn look(_: *mut c_void) -> c_int {
+    QUESTIONS.fetch_sub(1, Ordering::SeqCst);
+    PARKED.store(false, Ordering::SeqCst);
     // SAFETY: pending calls are made with the GIL.
     let found = unsafe { look_at(ffi::PyThreadState_GetUnchecked()) };
     let mut state = state();

@@ -37,6 +37,11 @@ pub fn plain_version_cell() -> *const usize {
     PLAIN_VERSION.as_ptr()
 }
 
+/// What `plain_version_cell` holds.
+pub(super) fn plain_version() -> usize {
+    PLAIN_VERSION.load(Ordering::Relaxed)
+}
+
 /// Whether all functions are handed back because somebody observes.
 pub fn suspended() -> bool {
     SUSPENDED.load(Ordering::Relaxed)
