@@ -333,6 +333,7 @@ def test_sampler_leaves_a_waiting_program_alone(run_snippet):
     assert used < 0.02
 
 
+@pytest.mark.native_only
 def test_optimized_loops_are_not_left_for_questions(run_snippet):
     """The sampler goes on asking while a long loop runs in optimized code, which puts the questions off."""
     events, finished = map(
