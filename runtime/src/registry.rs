@@ -265,7 +265,7 @@ unsafe fn attach_versions(code: *mut PyCodeObject) -> *mut Versions {
     all
 }
 
-/// How long code waits to be stamped, in steps of `count`. None: it is stamped now.
+/// How long code waits to be stamped, in steps of `count`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Wait {
     /// Until so many steps were counted.

@@ -119,7 +119,7 @@ impl<'c> Lower<'c, '_> {
             .ok_or(LowerError::Kind)
     }
 
-    /// Whether something is pending or somebody observes.
+    /// Whether something is pending or somebody observes; a question of the sampler is put off. Ends in a new block.
     pub(super) fn pending(&self) -> Lowered<IntValue<'c>> {
         let breaker = self.load64(self.tstate, offset_of!(PyThreadState, eval_breaker))?;
         // Signal handlers and other threads write it: a loop has to look each time around.

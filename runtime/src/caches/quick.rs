@@ -291,6 +291,7 @@ unsafe fn number(object: *mut PyObject) -> Option<f64> {
     }
 }
 
+/// Register helpers for one kind of operands each: the body gives the result, or `None` for operands of another kind, which go to the miss helper.
 macro_rules! register_helpers {
     ($($(#[doc = $doc:literal])* $name:ident($left:ident, $right:ident, $third:ident, $site:ident, $frame:ident) or $miss:ident $body:block)*) => {
         $($(#[doc = $doc])*
@@ -316,6 +317,7 @@ macro_rules! register_helpers {
         })*
     };
 }
+pub(super) use register_helpers;
 
 /// Closes the operands and gives a new object.
 unsafe fn finish(left: StackRef, right: StackRef, result: *mut PyObject) -> StackRef {

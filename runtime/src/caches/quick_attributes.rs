@@ -7,6 +7,7 @@ use hotstamp_layout::ffi::{PyObject, PyThreadState, PyTypeObject};
 use hotstamp_layout::refs::{self, StackRef};
 
 use super::attributes::{load_attr, load_method};
+use super::quick::register_helpers;
 use super::{CacheStubs, set};
 use crate::Frame;
 use crate::site::{RegisterHelper, Site};
@@ -90,6 +91,17 @@ unsafe fn remembered_of_class(site: *mut Site, owner: *mut PyObject) -> Option<*
     }
 }
 
+/// Writes a callable that takes no self to the operand stack; the owner that it was found in is closed.
+#[inline(always)]
+unsafe fn push_callable(frame: *mut Frame, callable: *mut PyObject, owner: StackRef) -> StackRef {
+    // SAFETY: as `push_pair`; the owner is the caller's to close.
+    unsafe {
+        let pushed = push_pair(frame, StackRef::from_new(callable), StackRef::NULL);
+        owner.close();
+        pushed
+    }
+}
+
 /// Writes callable and self (or null) to the operand stack, as `load_method` does.
 #[inline(always)]
 unsafe fn push_pair(frame: *mut Frame, callable: StackRef, receiver: StackRef) -> StackRef {
@@ -104,91 +116,41 @@ unsafe fn push_pair(frame: *mut Frame, callable: StackRef, receiver: StackRef) -
     }
 }
 
-unsafe extern "C" fn attribute_of_class(
-    acc: StackRef,
-    b: StackRef,
-    c: StackRef,
-    site: *mut Site,
-    frame: *mut Frame,
-    tstate: *mut PyThreadState,
-) -> StackRef {
-    // SAFETY: the owner is ours to close.
-    unsafe {
-        match remembered_of_class(site, acc.as_ptr_borrow()) {
-            Some(value) => {
-                let value = StackRef::from_new(value);
-                acc.close();
-                value
-            }
-            None => load_attr(acc, b, c, site, frame, tstate),
-        }
+register_helpers! {
+    /// An attribute of a class, for its value.
+    attribute_of_class(owner, second, third, site, frame) or load_attr {
+        remembered_of_class(site, owner.as_ptr_borrow()).map(|value| {
+            let value = StackRef::from_new(value);
+            owner.close();
+            value
+        })
     }
-}
 
-unsafe extern "C" fn method_of_class(
-    acc: StackRef,
-    b: StackRef,
-    c: StackRef,
-    site: *mut Site,
-    frame: *mut Frame,
-    tstate: *mut PyThreadState,
-) -> StackRef {
-    // SAFETY: as above.
-    unsafe {
-        match remembered_of_class(site, acc.as_ptr_borrow()) {
-            Some(value) => {
-                let pushed = push_pair(frame, StackRef::from_new(value), StackRef::NULL);
-                acc.close();
-                pushed
-            }
-            None => load_method(acc, b, c, site, frame, tstate),
-        }
+    /// An attribute of a class, in front of a call.
+    method_of_class(owner, second, third, site, frame) or load_method {
+        remembered_of_class(site, owner.as_ptr_borrow()).map(|value| push_callable(frame, value, owner))
     }
-}
 
-unsafe extern "C" fn called_value(
-    acc: StackRef,
-    b: StackRef,
-    c: StackRef,
-    site: *mut Site,
-    frame: *mut Frame,
-    tstate: *mut PyThreadState,
-) -> StackRef {
-    // SAFETY: the owner is ours to close; offsets lie within instances of the class that has the version.
-    unsafe {
+    /// A value that an instance keeps inline, in front of a call; offsets lie within instances of the class that has the version.
+    called_value(owner, second, third, site, frame) or load_method {
         let words = (*Site::payload(site)).words;
-        let owner = acc.as_ptr_borrow();
-        if (*refs::type_of(owner)).tp_version_tag == words[2] as u32
-            && *owner.byte_add(words[3] as usize).cast::<u8>() != 0
+        let object = owner.as_ptr_borrow();
+        if (*refs::type_of(object)).tp_version_tag == words[2] as u32
+            && *object.byte_add(words[3] as usize).cast::<u8>() != 0
         {
-            let value = *owner.byte_add(words[1] as usize).cast::<*mut PyObject>();
-            if !value.is_null() {
-                let pushed = push_pair(frame, StackRef::from_new(value), StackRef::NULL);
-                acc.close();
-                return pushed;
-            }
+            let value = *object.byte_add(words[1] as usize).cast::<*mut PyObject>();
+            (!value.is_null()).then(|| push_callable(frame, value, owner))
+        } else {
+            None
         }
-        load_method(acc, b, c, site, frame, tstate)
     }
-}
 
-unsafe extern "C" fn method_without_dict(
-    acc: StackRef,
-    b: StackRef,
-    c: StackRef,
-    site: *mut Site,
-    frame: *mut Frame,
-    tstate: *mut PyThreadState,
-) -> StackRef {
-    // SAFETY: as above; the class keeps the method alive while it has the version.
-    unsafe {
+    /// A method of an object whose dictionary is not there yet; the class keeps the method alive while it has the version.
+    method_without_dict(owner, second, third, site, frame) or load_method {
         let words = (*Site::payload(site)).words;
-        let owner = acc.as_ptr_borrow();
-        if (*refs::type_of(owner)).tp_version_tag == words[2] as u32
-            && (*owner.byte_add(words[3] as usize).cast::<*mut PyObject>()).is_null()
-        {
-            return push_pair(frame, StackRef::from_new(words[1] as *mut PyObject), acc);
-        }
-        load_method(acc, b, c, site, frame, tstate)
+        let object = owner.as_ptr_borrow();
+        ((*refs::type_of(object)).tp_version_tag == words[2] as u32
+            && (*object.byte_add(words[3] as usize).cast::<*mut PyObject>()).is_null())
+        .then(|| push_pair(frame, StackRef::from_new(words[1] as *mut PyObject), owner))
     }
 }

@@ -144,7 +144,7 @@ unsafe fn make_type() -> *mut ffi::PyTypeObject {
 /// Replaces all back edges of `code`. Empty: it has none, or they cannot be replaced.
 ///
 /// # Safety
-/// `code` is a live code object, GIL held, no exception set; `waits` is valid as long as the code object lives and does not count down to 0 before `disarm`.
+/// `code` is a live code object, GIL held, no exception set; `waits` is valid until `disarm`.
 pub(crate) unsafe fn arm(code: *mut PyCodeObject, waits: *mut u32) -> Vec<*mut BackEdge> {
     // SAFETY: see above; what is written is what CPython's own optimizer writes.
     unsafe {

@@ -1,6 +1,6 @@
 //! Bodies that are run once and never called: modules, `exec`, classes.
 //!
-//! CPython runs them inside `exec` and `__build_class__` without a function's vectorcall, so these two are swapped. A body is stamped only if it loops: a straight line that
+//! CPython runs them inside `exec` and `__build_class__` without a function's vectorcall, so these two are swapped. A body is stamped only if it loops and `when.rs` says so: a straight line that
 //! runs once costs less to interpret than to compile. Everything out of the ordinary goes to the original, before anything was done.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -1,4 +1,4 @@
-//! Our entry in Python functions: put there when they are created, exchanged for the code's stub at the first call, taken out again when hotstamp lets go.
+//! Our entry in Python functions: put there when they are found to be worth it (`when.rs`), exchanged for the code's stub at the call that stamps it, taken out again when hotstamp lets go.
 //!
 //! **Versions.** The interpreter inlines functions by `func_version`, without looking at `vectorcall`, so a stamped function must have none. CPython knows 0 (never
 //! had one) and 1 (lost it, because defaults or code changed; must not come back). Functions that we took a valid version from get 0. So a function of ours with
@@ -291,7 +291,7 @@ unsafe fn stamp(func: *mut PyFunctionObject) -> Result<*mut CodeData, ExitReason
     })
 }
 
-/// The entry of a function that was not called yet (or whose code changed): stamps it, or hands it back.
+/// The entry of a function that waits to be stamped: counts the call, and stamps the function or hands it back when it has counted enough.
 ///
 /// # Safety
 /// As CPython's vectorcall protocol.

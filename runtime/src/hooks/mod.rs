@@ -1,6 +1,6 @@
 //! How hotstamp hooks into a stock CPython, and how it lets go again.
 //!
-//! `functions.rs` puts our entry into Python functions, `tracing.rs` hands them all back while somebody watches the program run, `bodies.rs` catches the code that
+//! `functions.rs` puts our entry into Python functions, `when.rs` says when code is stamped, `sampler.rs` finds it and `back_edges.rs` counts and enters its loops, `tracing.rs` hands them all back while somebody watches the program run, `bodies.rs` catches the code that
 //! never is a function call: modules, classes and `exec`, `forks.rs` hides the compiler thread from `os.fork`. `generators.rs` catches the resumption of generators. `swap.rs` is how built-in functions are replaced without their identity changing.
 //!
 //! All of it belongs to the main interpreter and happens under the GIL.
@@ -34,7 +34,7 @@ pub enum HookError {
 
 static ENABLED: AtomicBool = AtomicBool::new(false);
 
-/// Installs all hooks and takes over the functions that exist. The compiler must be registered. Calling it again changes nothing.
+/// Installs all hooks and takes over the functions that are of interest already. The compiler must be registered. Calling it again changes nothing.
 ///
 /// # Errors
 /// See `HookError`.
