@@ -333,6 +333,7 @@ def test_sampler_leaves_a_waiting_program_alone(run_snippet):
     assert used < 0.02
 
 
+# A minute and a half under emulation, for code that is the same on both architectures.
 @pytest.mark.native_only
 def test_optimized_loops_are_not_left_for_questions(run_snippet):
     """The sampler goes on asking while a long loop runs in optimized code, which puts the questions off."""
