@@ -316,6 +316,22 @@ if pid:
     assert (done.stdout.split(), done.stderr, done.returncode) == (["0", "True"], "", 0)
 
 
+@pytest.mark.parametrize("emptied", [False, True])
+@pytest.mark.parametrize("tier", ["baseline", "auto"])
+def test_sampler_ends_with_the_interpreter(run_python, tier, emptied):
+    """Pending calls need a main interpreter: a question behind its end crashed one of 300 programs. Threads are counted when it is gone."""
+    program = """
+import atexit, ctypes, os
+assert len(os.listdir('/proc/self/task')) == 2
+libc = ctypes.CDLL(None)
+libc.strdup.restype = ctypes.c_void_p
+command = b"ls /proc/%d/task | wc -l" % os.getpid()
+libc.__cxa_atexit(libc.system, ctypes.c_void_p(libc.strdup(command)), None)
+"""
+    done = run_python("-c", program + "atexit._clear()" * emptied, tier=tier, env=FOUND)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "1\n", "")
+
+
 def test_sampler_leaves_a_waiting_program_alone(run_snippet):
     """Asleep, it costs no time."""
     used = float(

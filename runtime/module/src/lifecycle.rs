@@ -192,17 +192,17 @@ pub(crate) fn enable(py: Python<'_>) -> PyResult<bool> {
         return Ok(false);
     }
     hotstamp_baseline::start().map_err(|error| PyRuntimeError::new_err(error.to_string()))?;
-    let mut optimizing = false;
+    let mut first = false;
     static OPTIMIZER: std::sync::Once = std::sync::Once::new();
     OPTIMIZER.call_once(|| {
         if let Some(tier @ (Tier::Optimizer | Tier::Auto)) =
             SETTINGS.get().map(|settings| settings.tier)
         {
             crate::optimizer::start(tier == Tier::Optimizer);
-            optimizing = true;
         }
+        first = true;
     });
-    if optimizing {
+    if first {
         // Registered so early, it is called behind all others: nothing of the program runs any more, and nothing is taken down yet.
         py.import("atexit")?
             .call_method1("register", (wrap_pyfunction!(end, py)?,))?;
@@ -215,6 +215,7 @@ pub(crate) fn enable(py: Python<'_>) -> PyResult<bool> {
 /// The program has ended: what optimized code keeps alive is given up.
 #[pyfunction]
 fn end() {
+    hooks::end();
     // SAFETY: the GIL is held; threads that are still there never get it again.
     unsafe { policy::end() };
 }

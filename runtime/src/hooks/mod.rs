@@ -15,9 +15,15 @@ mod swap;
 pub mod tracing;
 pub mod when;
 
+use std::ffi::c_void;
+use std::ptr::null_mut;
+use std::sync::Once;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use hotstamp_layout::ffi;
 use thiserror::Error;
+
+use crate::optimize::service;
 
 /// Why the hooks could not be installed. Nothing stays installed then.
 #[derive(Debug, Error)]
@@ -54,9 +60,37 @@ pub unsafe fn enable() -> Result<(), HookError> {
         generators::install();
         ENABLED.store(true, Ordering::Relaxed);
         tracing::start();
+        end_with_interpreter();
         sampler::start();
     }
     Ok(())
+}
+
+/// Has `end` called as the interpreter is cleared, should nobody have called it before: a program may empty the list of Python's `atexit`. The other way round, CPython 3.14 forgets the second of
+/// three functions that are registered here.
+///
+/// # Safety
+/// Main interpreter, GIL held.
+unsafe fn end_with_interpreter() {
+    static REGISTERED: Once = Once::new();
+    unsafe extern "C" fn cleared(_: *mut c_void) {
+        end();
+    }
+    REGISTERED.call_once(|| {
+        // SAFETY: the caller's. Without memory for it there is `atexit`.
+        unsafe {
+            if ffi::PyUnstable_AtExit(ffi::PyInterpreterState_Get(), Some(cleared), null_mut()) != 0
+            {
+                ffi::PyErr_Clear();
+            }
+        }
+    });
+}
+
+/// No thread of ours asks anything of the interpreter any more: it comes to its end.
+pub fn end() {
+    sampler::end();
+    service::stop();
 }
 
 /// Takes all hooks away: functions get CPython's own entry back, compiled code on the stack leaves at its next poll.

@@ -4,7 +4,8 @@
 //! whatever runs; there the functions on top of the stack are taken over and begin to count (`when.rs`). So what takes time is found in proportion to the time it takes, and a program that ends
 //! within a millisecond is not touched at all. The callees of compiled code are found by their calls.
 //!
-//! The thread asks again only when it was answered: a program that waits is left alone. When it finds nothing new for a while it asks less often. It ends before a fork, and starts again behind it.
+//! The thread asks again only when it was answered: a program that waits is left alone. When it finds nothing new for a while it asks less often. It ends before a fork, and starts again behind it. It ends for
+//! good as the interpreter is cleared: pending calls need a main interpreter.
 
 use std::ffi::{c_int, c_void};
 use std::ptr::null_mut;
@@ -47,6 +48,8 @@ struct State {
     asked: bool,
     /// An answer found something.
     found: bool,
+    /// The interpreter has come to its end.
+    ended: bool,
 }
 
 static STATE: Mutex<State> = Mutex::new(State {
@@ -54,6 +57,7 @@ static STATE: Mutex<State> = Mutex::new(State {
     stop: false,
     asked: false,
     found: false,
+    ended: false,
 });
 /// Signalled when the thread is to end and when a question was answered.
 static CHANGED: Condvar = Condvar::new();
@@ -63,17 +67,20 @@ fn state() -> MutexGuard<'static, State> {
 }
 
 /// Starts to ask, if code is found by asking at all.
-pub(super) fn start() {
-    static FORKS: Once = Once::new();
+///
+/// # Safety
+/// Main interpreter, GIL held.
+pub(super) unsafe fn start() {
+    static HANDLERS: Once = Once::new();
     if !when::samples() {
         return;
     }
-    FORKS.call_once(|| {
+    HANDLERS.call_once(|| {
         // SAFETY: the handlers call nothing but this module.
         unsafe { libc::pthread_atfork(Some(before_fork), Some(after_fork), None) };
     });
     let mut state = state();
-    if state.thread.is_some() {
+    if state.thread.is_some() || state.ended {
         return;
     }
     (state.stop, state.asked, state.found) = (false, false, true);
@@ -104,6 +111,12 @@ pub(super) fn stop() -> bool {
     })
 }
 
+/// Stops asking for good: the interpreter comes to its end.
+pub(super) fn end() {
+    state().ended = true;
+    stop();
+}
+
 /// Whether the fork that is being made interrupted the asking.
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
@@ -123,15 +136,20 @@ extern "C" fn after_fork() {
 
 unsafe extern "C" fn go_on(_: *mut c_void) -> c_int {
     if super::enabled() {
-        start();
+        // SAFETY: pending calls of the main interpreter are made in it, with the GIL.
+        unsafe { start() };
     }
     0
 }
 
 /// In the child of a fork that Python made, when Python is ready again.
-pub(super) fn notice_fork() {
+///
+/// # Safety
+/// Main interpreter, GIL held.
+pub(super) unsafe fn notice_fork() {
     if INTERRUPTED.load(Ordering::Relaxed) && super::enabled() {
-        start();
+        // SAFETY: passed on from the caller.
+        unsafe { start() };
     }
 }
 
@@ -174,7 +192,7 @@ fn run() {
         (now.asked, now.found) = (true, false);
         drop(now);
         QUESTIONS.fetch_add(1, Ordering::SeqCst);
-        // SAFETY: the main interpreter's state is static, and pending calls are added by any thread.
+        // SAFETY: pending calls are added by any thread; the main interpreter is there, `end` has not returned.
         let full = unsafe {
             ffi::_PyEval_AddPendingCall(ffi::PyInterpreterState_Main(), Some(look), null_mut(), 0)
         };

@@ -137,19 +137,8 @@ pub fn start(settings: Settings, threshold: u32) {
     STARTED.store(true, Ordering::Relaxed);
     service::set_wakeup(wake);
     hotness::set_hooks(hot_call, hot_loop);
-    unsafe extern "C" fn stop(_: *mut c_void) {
-        service::stop();
-    }
     // SAFETY: GIL held, in a call from Python.
     unsafe { super::quiet::prepare() };
-    // SAFETY: main interpreter, GIL held. Should nobody have called `end`: called as the interpreter is cleared.
-    unsafe {
-        ffi::PyUnstable_AtExit(
-            ffi::PyInterpreterState_Get(),
-            Some(stop),
-            std::ptr::null_mut(),
-        );
-    }
 }
 
 /// The interpreter is about to end: nothing is compiled or entered any more, and all that optimized code kept alive is released, so that what only it held is

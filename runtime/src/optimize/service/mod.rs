@@ -12,9 +12,9 @@ mod fork;
 mod thread;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use thiserror::Error;
@@ -148,6 +148,12 @@ static OFF: AtomicBool = AtomicBool::new(false);
 /// `set_wakeup`'s function.
 static WAKEUP: AtomicPtr<()> = AtomicPtr::new(std::ptr::null_mut());
 
+/// How many threads may be in it.
+static WAKING: AtomicUsize = AtomicUsize::new(0);
+
+/// How long the end of the interpreter waits for them. A thread that a fork left behind in the parent is waited for in vain.
+const LAST_WAKE: Duration = Duration::from_millis(10);
+
 fn lock() -> MutexGuard<'static, Option<Service>> {
     SERVICE.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -269,18 +275,24 @@ pub fn set_wakeup(wakeup: fn()) {
 
 /// Calls the function of `set_wakeup`.
 fn wake_up() {
-    let wakeup = WAKEUP.load(Ordering::Acquire);
+    WAKING.fetch_add(1, Ordering::SeqCst);
+    let wakeup = WAKEUP.load(Ordering::SeqCst);
     if !wakeup.is_null() {
         // SAFETY: `set_wakeup` stored a function of this type, and nothing else stores.
         let wakeup: fn() = unsafe { std::mem::transmute::<*mut (), fn()>(wakeup) };
         wakeup();
     }
+    WAKING.fetch_sub(1, Ordering::SeqCst);
 }
 
-/// Ends the service for good, without waiting for the thread: no job is taken, nobody is woken up. For the end of the interpreter.
+/// Ends the service for good, without waiting for the thread's work: no job is taken, nobody is woken up any more when this returns. For the end of the interpreter.
 pub fn stop() {
     OFF.store(true, Ordering::Release);
-    WAKEUP.store(std::ptr::null_mut(), Ordering::Release);
+    WAKEUP.store(std::ptr::null_mut(), Ordering::SeqCst);
+    let begun = Instant::now();
+    while WAKING.load(Ordering::SeqCst) != 0 && begun.elapsed() < LAST_WAKE {
+        std::thread::yield_now();
+    }
 }
 
 /// Whether no job is taken any more.
