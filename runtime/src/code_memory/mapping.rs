@@ -12,8 +12,10 @@ use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap, mmap_anonymous, mprot
 
 use super::{CodeMemoryError, round_up};
 
-/// Bytes mapped at a time.
-const STEP: usize = 256 << 10;
+/// Bytes mapped at first: the shared stubs and some functions. A step is as large as what is mapped already, so that a program that stamps nothing pays for little.
+const FIRST_STEP: usize = 32 << 10;
+/// Bytes mapped at a time when there is much code.
+const LAST_STEP: usize = 256 << 10;
 
 /// The smallest region worth having, where address space is limited.
 const MIN_REGION: usize = 1 << 20;
@@ -149,7 +151,8 @@ impl Mapping {
             self.inherited = 0;
         }
         let mapped = self.mapped;
-        let step = round_up(end - mapped, STEP).min(self.len - mapped);
+        let unit = mapped.next_power_of_two().clamp(FIRST_STEP, LAST_STEP);
+        let step = round_up(end - mapped, unit).min(self.len - mapped);
         if self.protection == Protection::DualMapped {
             let object = memory_object()?;
             ftruncate(&object, step as u64)?;
