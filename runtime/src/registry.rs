@@ -307,18 +307,16 @@ pub(crate) unsafe fn count(
     }
 }
 
-/// Begins to count for code that was found running, as `count` does at its first time. Whether it is new.
+/// Begins to count for code that was found running, as `count` does at its first time.
 ///
 /// # Safety
 /// As `count`.
-pub(crate) unsafe fn begin_counting(code: *mut PyCodeObject, wait: impl FnOnce() -> Wait) -> bool {
+pub(crate) unsafe fn begin_counting(code: *mut PyCodeObject, wait: impl FnOnce() -> Wait) {
     // SAFETY: passed on.
     unsafe {
-        let new = !is_known(code);
-        if new {
+        if !is_known(code) {
             count(code, 0, wait);
         }
-        new
     }
 }
 

@@ -23,7 +23,7 @@ use hotstamp_layout::ffi::{
 use hotstamp_layout::opcode::Opcode;
 use hotstamp_layout::refs::{self, StackRef};
 
-use super::{functions, tracing};
+use super::{functions, sampler, tracing};
 use crate::exits::{self, ExitReason};
 use crate::{Frame, entry, registry, resume};
 
@@ -352,6 +352,7 @@ unsafe fn enter(
         if (*data).leave != 0 {
             return None;
         }
+        sampler::note_entered_loop();
         functions::enter_stamped((*frame).f_funcobj.as_ptr_borrow(), data);
         let bits = resume::resume_frame(tstate, frame, data, offset);
         let caller = (*tstate).current_frame;

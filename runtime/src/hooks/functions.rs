@@ -154,19 +154,18 @@ unsafe fn is_of_interest(func: *mut PyFunctionObject) -> bool {
     !when::samples() || unsafe { registry::is_known((*func).func_code.cast()) }
 }
 
-/// Has a function that was found running begin to count, unless it has an entry of ours. Whether its code is new.
+/// Has a function that was found running begin to count, unless it has an entry of ours.
 ///
 /// # Safety
 /// `func` is a live function, GIL held, no exception set, nobody observes.
-pub(super) unsafe fn found(func: *mut PyFunctionObject) -> bool {
+pub(super) unsafe fn found(func: *mut PyFunctionObject) {
     // SAFETY: see above.
     unsafe {
         let code = (*func).func_code.cast();
-        let new = when::found(code);
+        when::found(code);
         if same((*func).vectorcall, registry::default_vectorcall()) && !registry::is_refused(code) {
             take_over(func);
         }
-        new
     }
 }
 

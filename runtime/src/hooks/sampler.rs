@@ -4,7 +4,7 @@
 //! whatever runs; there the functions on top of the stack are taken over and begin to count (`when.rs`). So what takes time is found in proportion to the time it takes, and a program that ends
 //! within a millisecond is not touched at all. The callees of compiled code are found by their calls.
 //!
-//! The thread asks again only when it was answered: a program that waits is left alone. When it finds nothing new for a while it asks less often. It ends before a fork, and starts again behind it. It ends for
+//! The thread asks again only when it was answered: a program that waits is left alone. When its questions lead to no loop that is entered it asks less often. It ends before a fork, and starts again behind it. It ends for
 //! good as the interpreter is cleared: pending calls need a main interpreter.
 
 use std::ffi::{c_int, c_void};
@@ -20,12 +20,12 @@ use hotstamp_layout::refs;
 use super::{functions, tracing, when};
 use crate::{Frame, threads};
 
-/// Between two questions while there is something to find.
-const SHORTEST: Duration = Duration::from_millis(1);
-/// So many doublings of it at most, when nothing is found.
-const DOUBLINGS: u32 = 4;
-/// Answers without a finding before the time doubles.
-const PATIENCE: u32 = 64;
+/// Between two questions while they lead to loops that are entered.
+const SHORTEST: Duration = Duration::from_millis(2);
+/// So many doublings of it at most, when they do not.
+const DOUBLINGS: u32 = 3;
+/// Questions in vain before the time doubles.
+const PATIENCE: u32 = 2;
 /// How many frames are looked at, from the top of the stack.
 const DEPTH: usize = 8;
 /// What is touched of the thread's stack is a page or two.
@@ -40,14 +40,20 @@ static QUESTIONS: AtomicI32 = AtomicI32::new(0);
 /// A question was put off: it waits among the pending calls, and the main thread was not told.
 static PARKED: AtomicBool = AtomicBool::new(false);
 
+/// A loop was entered since the last question.
+static ENTERED: AtomicBool = AtomicBool::new(false);
+
+/// An interpreted loop goes on in stamped code: there is more to find, perhaps. Functions that are stamped for their calls say less, since every import makes some.
+pub(super) fn note_entered_loop() {
+    ENTERED.store(true, Ordering::Relaxed);
+}
+
 struct State {
     thread: Option<JoinHandle<()>>,
     /// The thread is to end.
     stop: bool,
     /// A question was not answered yet.
     asked: bool,
-    /// An answer found something.
-    found: bool,
     /// The interpreter has come to its end.
     ended: bool,
 }
@@ -56,7 +62,6 @@ static STATE: Mutex<State> = Mutex::new(State {
     thread: None,
     stop: false,
     asked: false,
-    found: false,
     ended: false,
 });
 /// Signalled when the thread is to end and when a question was answered.
@@ -83,7 +88,7 @@ pub(super) unsafe fn start() {
     if state.thread.is_some() || state.ended {
         return;
     }
-    (state.stop, state.asked, state.found) = (false, false, true);
+    (state.stop, state.asked) = (false, false);
     let started = threads::without_signals(|| {
         Builder::new()
             .name("hotstamp-sampler".to_owned())
@@ -155,10 +160,11 @@ pub(super) unsafe fn notice_fork() {
 
 /// The thread.
 fn run() {
-    let mut fruitless = 0;
+    // Both a question and what it interrupts are dear: twice a switch of threads, and caches that are cold afterwards.
+    let mut in_vain = 0_u32;
     loop {
         let mut now = state();
-        let interval = SHORTEST * (1 << (fruitless / PATIENCE).min(DOUBLINGS));
+        let interval = SHORTEST * (1 << (in_vain / PATIENCE).min(DOUBLINGS));
         now = CHANGED
             .wait_timeout_while(now, interval, |state| !state.stop)
             .unwrap_or_else(PoisonError::into_inner)
@@ -184,13 +190,13 @@ fn run() {
         if now.stop {
             return;
         }
-        fruitless = if now.found {
+        now.asked = true;
+        drop(now);
+        in_vain = if ENTERED.swap(false, Ordering::Relaxed) {
             0
         } else {
-            fruitless.saturating_add(1)
+            in_vain.saturating_add(1)
         };
-        (now.asked, now.found) = (true, false);
-        drop(now);
         QUESTIONS.fetch_add(1, Ordering::SeqCst);
         // SAFETY: pending calls are added by any thread; the main interpreter is there, `end` has not returned.
         let full = unsafe {
@@ -264,16 +270,14 @@ unsafe extern "C" fn look(_: *mut c_void) -> c_int {
     QUESTIONS.fetch_sub(1, Ordering::SeqCst);
     PARKED.store(false, Ordering::SeqCst);
     // SAFETY: pending calls are made with the GIL.
-    let found = unsafe { look_at(ffi::PyThreadState_GetUnchecked()) };
-    let mut state = state();
-    state.asked = false;
-    state.found |= found;
+    unsafe { look_at(ffi::PyThreadState_GetUnchecked()) };
+    state().asked = false;
     CHANGED.notify_all();
     0
 }
 
-/// Takes over what is on top of a thread's stack. Whether anything of it is new.
-unsafe fn look_at(tstate: *mut PyThreadState) -> bool {
+/// Takes over what is on top of a thread's stack.
+unsafe fn look_at(tstate: *mut PyThreadState) {
     // SAFETY: the caller's thread state is attached; frames on the stack are live.
     unsafe {
         if !super::enabled()
@@ -281,10 +285,9 @@ unsafe fn look_at(tstate: *mut PyThreadState) -> bool {
             || !(*tstate).current_exception.is_null()
             || !tracing::may_run(tstate)
         {
-            return false;
+            return;
         }
         let mut frame = (*tstate).current_frame;
-        let mut found = false;
         for _ in 0..DEPTH {
             while !frame.is_null()
                 && u32::from((*frame).owner as u8) >= ffi::FRAME_OWNED_BY_INTERPRETER
@@ -294,19 +297,19 @@ unsafe fn look_at(tstate: *mut PyThreadState) -> bool {
             if frame.is_null() {
                 break;
             }
-            found |= consider(frame);
+            consider(frame);
             frame = (*frame).previous;
         }
-        found
     }
 }
 
-/// Has the function of a frame begin to count. Whether its code is new.
-unsafe fn consider(frame: *mut Frame) -> bool {
+/// Has the function of a frame begin to count.
+unsafe fn consider(frame: *mut Frame) {
     // SAFETY: the caller gives a live frame of a function or generator.
     unsafe {
         let function = (*frame).f_funcobj.as_ptr_borrow();
-        refs::is_type(function, &raw const ffi::PyFunction_Type)
-            && functions::found(function.cast::<PyFunctionObject>())
+        if refs::is_type(function, &raw const ffi::PyFunction_Type) {
+            functions::found(function.cast::<PyFunctionObject>());
+        }
     }
 }

@@ -56,11 +56,11 @@ pub(super) unsafe fn body_counts(code: *mut PyCodeObject) -> bool {
     unsafe { (!samples() || registry::is_known(code)) && loops(code) }
 }
 
-/// Code was found running: it begins to count. Whether it is new.
+/// Code was found running: it begins to count.
 ///
 /// # Safety
 /// As `now`.
-pub(super) unsafe fn found(code: *mut PyCodeObject) -> bool {
+pub(super) unsafe fn found(code: *mut PyCodeObject) {
     // SAFETY: passed on from the caller.
     unsafe { registry::begin_counting(code, || wait(code, CALLS)) }
 }
