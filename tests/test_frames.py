@@ -676,7 +676,6 @@ def test_references_to_arguments(compare):
     )
 
 
-@pytest.mark.xfail(strict=True, reason="the first call from a place goes through the callee's vectorcall, whose arguments the caller holds until it returns")
 def test_references_of_the_first_call_from_a_place(compare):
     compare(
         """
@@ -684,8 +683,73 @@ def test_references_of_the_first_call_from_a_place(compare):
             count = sys.getrefcount(x)
             del x
             return count
+        def keyword(x, *, y=None):
+            return sys.getrefcount(x), sys.getrefcount(y)
         def main():
-            print(f([]))
+            print(f([]), keyword([], y=[]))
+        main()
+        check(f, keyword, main)
+        """
+    )
+
+
+def test_references_of_a_callee_that_is_interpreted_yet(run_snippet):
+    """Compiled code calls what is not stamped yet: the interpreter runs the callee, with the arguments moved into its frame."""
+    out = run_snippet(
+        """
+        import sys, types, weakref, hotstamp
+        class Object: pass
+        def f(x, *rest, y=1, **names):
+            watch = weakref.ref(x)
+            count = sys.getrefcount(x), y, rest, names
+            del x
+            return count, watch()
+        def g(x):
+            yield sys.getrefcount(x)
+        def raises(x):
+            raise ValueError(sys.getrefcount(x))
+        def fresh(function):
+            return [types.FunctionType(function.__code__.replace(co_name=function.__name__), globals(), None, function.__defaults__) for _ in range(100)]
+        def loop(fs, gs, rs):
+            for f, g, raises in zip(fs, gs, rs):
+                f.__kwdefaults__ = {"y": 1}
+                results.append((f(Object()), f(Object(), 2, y=3, z=4), list(g(Object()))))
+                try:
+                    raises(x=Object())
+                except ValueError as error:
+                    results[-1] += error.args
+                try:
+                    raises()
+                except TypeError as error:
+                    results[-1] += error.args
+        results = []
+        fs, gs, rs = fresh(f), fresh(g), fresh(raises)
+        loop(fs, gs, rs)
+        late = results[50:]
+        assert all(result == late[0] for result in late), late
+        print(*late[0], sep="\\n")
+        print(hotstamp.is_compiled(fs[-1]), hotstamp.is_compiled(gs[-1]), hotstamp.is_compiled(loop))
+        """,
+        env={"HOTSTAMP_STAMP": "5"},
+    )
+    assert out.splitlines() == [
+        "((1, 1, (), {}), None)",
+        "((1, 3, (2,), {'z': 4}), None)",
+        "[1]",
+        "1",
+        "raises() missing 1 required positional argument: 'x'",
+        "False False True",
+    ]
+
+
+def test_references_of_constants_that_are_arguments(compare):
+    compare(
+        """
+        def f(x):
+            return sys.getrefcount(x)
+        def main():
+            print(f("not interned"), f(1.5), f((1, 2.5)), sys.getrefcount("not interned"), sys.getrefcount(1.5), sys.getrefcount((1, 2.5)), f(x=2.5))
+        main()
         main()
         check(f, main)
         """

@@ -152,3 +152,29 @@ def test_class_of_a_module_that_changes(run_snippet):
         assert hotstamp.is_compiled(load)
         """
     )
+
+
+def test_builtins_that_confuse_results_and_exceptions(run_snippet):
+    # Null without an exception crashed in the traceback.
+    out = run_snippet(
+        """
+        import hotstamp
+        try:
+            from _testcapi import return_null_without_error, return_result_with_error
+        except ImportError:
+            print("skip")
+        else:
+            def null(): return_null_without_error()
+            def both(): return_result_with_error()
+            for call in [null, both] * 3:
+                try:
+                    call()
+                except SystemError as error:
+                    print(error)
+            assert hotstamp.is_compiled(null) and hotstamp.is_compiled(both)
+        """
+    )
+    if out == "skip\n":
+        pytest.skip("this Python has no _testcapi")
+    lines = [f"<built-in function return_{what}" for what in ("null_without_error> returned NULL without setting an exception", "result_with_error> returned a result with an exception set")]
+    assert out.splitlines() == lines * 3

@@ -126,6 +126,20 @@ impl VirtualStack {
         self.entries.contains(&Entry::Local(index))
     }
 
+    /// The bits of the constant at `depth`, if there is one that has no slot.
+    pub fn constant_at(&self, depth: usize) -> Option<u64> {
+        match self.entries[depth] {
+            Entry::Const(bits) => Some(bits),
+            _ => None,
+        }
+    }
+
+    /// Gives the entry at `depth` its slot, with what `value` holds in its place.
+    pub fn store_owned<M: MacroAssembler>(&mut self, m: &mut M, depth: usize, value: Reg) {
+        m.store(self.slot(depth), value);
+        self.entries[depth] = Entry::Memory;
+    }
+
     fn flush_entry<M: MacroAssembler>(&mut self, m: &mut M, depth: usize) {
         self.store_entry(m, self.entries[depth], depth);
         self.entries[depth] = Entry::Memory;

@@ -4,7 +4,7 @@ use hotstamp_layout::ffi::{self, PyFunctionObject, PyObject, PyThreadState};
 use hotstamp_layout::refs::StackRef;
 
 use crate::bind::BindError;
-use crate::code_data::{CodeData, SIMPLE_ARGUMENTS};
+use crate::code_data::{CALL_STUB_MAGIC, CodeData, SIMPLE_ARGUMENTS};
 use crate::exits::{self, ExitReason};
 use crate::site::CodePtr;
 use crate::{Frame, bind, frame_stack, hooks, registry, segments};
@@ -76,6 +76,21 @@ pub unsafe extern "C" fn vectorcall_entry(
         }
         (*data).calls += 1;
         enter(tstate, frame, data)
+    }
+}
+
+/// The data of a function whose `vectorcall` is a call stub of ours.
+///
+/// # Safety
+/// `vectorcall` is null or a function with 16 readable bytes in front, as all have that are not at the very start of a mapping.
+#[inline(always)]
+pub(crate) unsafe fn data_behind(vectorcall: ffi::vectorcallfunc) -> Option<*mut CodeData> {
+    // SAFETY: see above; behind the mark is the data's address.
+    unsafe {
+        let stub = vectorcall? as *const u8;
+        let mark = stub.sub(16).cast::<u64>().read_unaligned();
+        (mark == CALL_STUB_MAGIC)
+            .then(|| stub.sub(8).cast::<u64>().read_unaligned() as *mut CodeData)
     }
 }
 

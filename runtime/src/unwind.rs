@@ -53,6 +53,13 @@ pub unsafe extern "C" fn handle_exception(
         } else {
             (*site).instr
         };
+        if (*tstate).current_exception.is_null() {
+            // A C function gave null and set nothing. Calls in compiled code check that, as the interpreter's do before it specialises them; not all that optimized code calls.
+            ffi::PyErr_SetString(
+                ffi::PyExc_SystemError,
+                c"error return without exception set".as_ptr(),
+            );
+        }
         if how != RERAISED {
             let incomplete = refs::frame_is_incomplete(frame);
             if !incomplete {

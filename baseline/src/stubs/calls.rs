@@ -3,6 +3,7 @@
 use std::mem::offset_of;
 
 use hotstamp_layout::ffi::{self, _PyInterpreterFrame as Frame, PyThreadState};
+use hotstamp_runtime::caches::calls;
 use hotstamp_runtime::code_data::{CALL_STUB_MAGIC, CodeData, SIMPLE_ARGUMENTS};
 use hotstamp_runtime::entry;
 use hotstamp_runtime::site::Site;
@@ -165,7 +166,9 @@ impl<M: MacroAssembler> Builder<M> {
         m.bind(call);
         self.publish_site();
         let m = &mut self.masm;
-        let (raised, tag, close, closed, free) = (
+        let (raised, tag, close, closed, free, odd, checked) = (
+            m.new_label(),
+            m.new_label(),
             m.new_label(),
             m.new_label(),
             m.new_label(),
@@ -175,6 +178,10 @@ impl<M: MacroAssembler> Builder<M> {
         m.stub_enter();
         m.mov(Reg::A0, Reg::A4);
         m.call_mem(Reg::T4.at(offset_of!(ffi::PyMethodDef, ml_meth)));
+        m.branch_cmp_imm(Cond::Eq, Reg::Acc, 0, odd);
+        let exception = tstate(offset_of!(PyThreadState, current_exception));
+        m.branch_mem_imm(Cond::Ne, exception, 0, odd);
+        m.bind(checked);
         m.stub_exit();
         // T2 = the operand stack's end, T1 counts callable, self and arguments, each of which is released when it is off the stack.
         m.load(Reg::T2, Reg::Frame.at(offset_of!(Frame, stackpointer)));
@@ -215,6 +222,15 @@ impl<M: MacroAssembler> Builder<M> {
         m.bind(raised);
         m.stub_abandon_early();
         m.jump(self.error);
+        m.bind(odd);
+        m.stub_exit();
+        m.stub_enter();
+        m.mov(Reg::A0, Reg::Acc);
+        m.mov(Reg::A1, Reg::A3);
+        m.mov(Reg::A2, Reg::Frame);
+        m.mov(Reg::A3, Reg::Tstate);
+        m.call_c(calls::check_result as *const ());
+        m.jump(checked);
         m.bind(changed);
         m.jump(self.leave_after_value);
     }

@@ -19,6 +19,7 @@ impl<M: MacroAssembler> Compiler<'_, M> {
         ) else {
             return Err(CompileError::BadBytecode("no helper"));
         };
+        self.own_constants(popped as usize);
         self.stack.flush(&mut self.m);
         let stub = if opcode == Opcode::CALL {
             self.stubs.call

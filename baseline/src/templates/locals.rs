@@ -168,14 +168,31 @@ impl<M: MacroAssembler> Compiler<'_, M> {
 
     /// `dst` = a constant with a reference of its own (immortal ones need none).
     fn load_owned_constant(&mut self, bits: u64, dst: Reg) {
+        if self.is_mortal(bits) {
+            self.m.mov_imm(dst, bits & !(BORROWED as u64));
+            self.m.add32_mem(dst.at(0), 1);
+        } else {
+            self.m.mov_imm(dst, bits);
+        }
+    }
+
+    /// Whether a constant's references are counted.
+    fn is_mortal(&self, bits: u64) -> bool {
         let pointer = bits & !(BORROWED as u64);
         // SAFETY: constants are null or live objects of the code object.
-        let immortal = pointer == 0 || unsafe { refs::is_immortal(pointer as *mut _) };
-        if immortal {
-            self.m.mov_imm(dst, bits);
-        } else {
-            self.m.mov_imm(dst, pointer);
-            self.m.add32_mem(dst.at(0), 1);
+        pointer != 0 && unsafe { !refs::is_immortal(pointer as *mut _) }
+    }
+
+    /// Stores constants among the top `count` entries to their slots, with references of their own where constants are mortal: a callee sees how many there are.
+    pub(crate) fn own_constants(&mut self, count: usize) {
+        let depth = self.stack.depth();
+        for at in depth - count..depth {
+            if let Some(bits) = self.stack.constant_at(at)
+                && self.is_mortal(bits)
+            {
+                self.load_owned_constant(bits, Reg::T0);
+                self.stack.store_owned(&mut self.m, at, Reg::T0);
+            }
         }
     }
 

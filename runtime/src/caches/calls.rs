@@ -8,23 +8,21 @@ use hotstamp_layout::refs::{self, StackRef};
 
 use super::{MISS_LIMIT, note_miss};
 use crate::bind::{self, BindError};
-use crate::code_data::{CALL_STUB_MAGIC, CodeData, SIMPLE_ARGUMENTS};
+use crate::code_data::{CodeData, SIMPLE_ARGUMENTS};
 use crate::helpers::calls::{ARGUMENTS_OFFSET, op_call, op_call_kw, unpack_bound_method};
-use crate::hooks::functions;
+use crate::hooks::functions::{self, Callee};
 use crate::site::{MemoryHelper, Site};
 use crate::{Frame, entry, frame_stack, segments};
 
-/// The data of a function that is about to be called, if its `vectorcall` is a call stub of ours. One that is the interpreter's own begins to count.
+/// The data of a function that is about to be called, if it is stamped. One that is the interpreter's own begins to count.
 unsafe fn stamped(func: *mut PyFunctionObject) -> Option<*mut CodeData> {
-    // SAFETY: code is never at the very start of a mapping, so the 16 bytes in front of a function can be read.
+    // SAFETY: a live function.
     unsafe {
-        let stub = (*func).vectorcall? as *const u8;
-        let mark = stub.sub(16).cast::<u64>().read_unaligned();
-        if mark == CALL_STUB_MAGIC {
-            return Some(stub.sub(8).cast::<u64>().read_unaligned() as *mut CodeData);
+        let data = entry::data_behind((*func).vectorcall);
+        if data.is_none() {
+            functions::called(func);
         }
-        functions::called(func);
-        None
+        data
     }
 }
 
@@ -45,19 +43,15 @@ pub unsafe extern "C" fn call(
         let callable = (*slots).as_ptr_borrow();
         if refs::is_type(callable, &raw const ffi::PyFunction_Type) {
             let arguments = count + usize::from(!(*slots.add(1)).is_null());
-            if let Some(data) = stamped(callable.cast())
-                && !entry::foreign_evaluator(tstate)
+            let callee = functions::callee(tstate, callable.cast());
+            if let Callee::Stamped(data) = callee
+                && takes(callable.cast(), data, arguments)
             {
-                if takes(callable.cast(), data, arguments) {
-                    return call_stamped(frame, tstate, slots, arguments, count, data);
-                }
-                let names = std::ptr::null_mut();
-                let bound = call_bound(frame, tstate, slots, arguments, count, names, data);
-                if let Some(result) = bound {
-                    return result;
-                }
+                return call_stamped(frame, tstate, slots, arguments, count, data);
             }
-            return op_call(site, frame, tstate);
+            let names = std::ptr::null_mut();
+            return call_bound(frame, tstate, slots, arguments, count, names, callee)
+                .unwrap_or_else(|| op_call(site, frame, tstate));
         }
         if refs::is_type(callable, &raw const ffi::PyType_Type) && (*slots.add(1)).is_null() {
             let class = callable.cast::<PyTypeObject>();
@@ -81,7 +75,7 @@ pub unsafe extern "C" fn call(
             && (*slots.add(1)).is_null()
             && let Some(result) = call_builtin_class(callable.cast(), slots.add(2), count)
         {
-            return finish_builtin(frame, slots, count, result);
+            return finish_builtin(tstate, frame, slots, count, result);
         }
         let Some((method, receiver)) = builtin(callable, *slots.add(1)) else {
             if !is_known(callable) {
@@ -95,7 +89,7 @@ pub unsafe extern "C" fn call(
         if (*method).ml_flags as u32 & ffi::METH_FASTCALL != 0 {
             expect(site, call_fastcall);
         }
-        finish_builtin(frame, slots, count, result)
+        finish_builtin(tstate, frame, slots, count, result)
     }
 }
 
@@ -177,7 +171,7 @@ unsafe extern "C" fn call_fastcall(
             && !entry::native_stack_low(tstate)
             && let Some(result) = call_builtin(method, receiver, slots.add(2), count)
         {
-            return finish_builtin(frame, slots, count, result);
+            return finish_builtin(tstate, frame, slots, count, result);
         }
         unexpected(site, frame, tstate)
     }
@@ -198,14 +192,12 @@ pub unsafe extern "C" fn call_kw(
         let slots = (*frame).stackpointer.cast::<StackRef>().sub(count + 3);
         unpack_bound_method(slots);
         let callable = (*slots).as_ptr_borrow();
-        if refs::is_type(callable, &raw const ffi::PyFunction_Type)
-            && let Some(data) = stamped(callable.cast())
-            && !entry::foreign_evaluator(tstate)
-        {
+        if refs::is_type(callable, &raw const ffi::PyFunction_Type) {
+            let callee = functions::callee(tstate, callable.cast());
             let names = (*slots.add(count + 2)).as_ptr_borrow();
             let given = count + usize::from(!(*slots.add(1)).is_null());
             let arguments = given - refs::size_of_var(names) as usize;
-            let bound = call_bound(frame, tstate, slots, arguments, given, names, data);
+            let bound = call_bound(frame, tstate, slots, arguments, given, names, callee);
             if let Some(result) = bound {
                 return result;
             }
@@ -214,16 +206,52 @@ pub unsafe extern "C" fn call_kw(
     }
 }
 
+/// What a call of `callable` gave, if it is a result or null with an exception set; else null, and a SystemError that says what is wrong.
+#[inline(always)]
+unsafe fn checked_result(
+    tstate: *mut PyThreadState,
+    callable: *mut PyObject,
+    result: *mut PyObject,
+) -> *mut PyObject {
+    // SAFETY: the caller's thread state and callable are live, the result is a new reference or null.
+    unsafe {
+        if result.is_null() == (*tstate).current_exception.is_null() {
+            return ffi::_Py_CheckFunctionResult(tstate, callable, result, std::ptr::null());
+        }
+        result
+    }
+}
+
+/// For the stub of CALL: checks what a builtin gave that raised, or gave a result and left an exception. The operand stack is as before the call.
+///
+/// # Safety
+/// Called by compiled code for a site of CALL, GIL held.
+pub unsafe extern "C" fn check_result(
+    result: *mut PyObject,
+    site: *const Site,
+    frame: *const Frame,
+    tstate: *mut PyThreadState,
+) -> *mut PyObject {
+    // SAFETY: callable, self or null and as many arguments as the site says are on top of the operand stack.
+    unsafe {
+        let operands = (*site).oparg as usize + 2;
+        let callable = *(*frame).stackpointer.cast::<StackRef>().sub(operands);
+        checked_result(tstate, callable.as_ptr_borrow(), result)
+    }
+}
+
 /// Takes callable and arguments of a builtin's call off the operand stack; pushes its result, or raises if it is null.
 #[inline(always)]
 unsafe fn finish_builtin(
+    tstate: *mut PyThreadState,
     frame: *mut Frame,
     slots: *mut StackRef,
     count: usize,
     result: *mut PyObject,
 ) -> isize {
-    // SAFETY: the slots are the call's operands.
+    // SAFETY: the slots are the call's operands; the callable is there until they are closed.
     unsafe {
+        let result = checked_result(tstate, (*slots).as_ptr_borrow(), result);
         for index in (0..count + 2).rev() {
             (*frame).stackpointer = slots.add(index).cast();
             slots.add(index).read().xclose();
@@ -456,7 +484,7 @@ unsafe fn call_stamped(
     }
 }
 
-/// Calls a stamped function with any parameters: binds what the operand stack holds from the callable at `slots` on, of which the last `given` arguments count, `positional` ones and
+/// Calls a function with any parameters: binds what the operand stack holds from the callable at `slots` on, of which the last `given` arguments count, `positional` ones and
 /// then those that `names` (a tuple on top of them, or null) name. None if they do not fit: nothing has happened then.
 unsafe fn call_bound(
     frame: *mut Frame,
@@ -465,16 +493,17 @@ unsafe fn call_bound(
     positional: usize,
     given: usize,
     names: *mut PyObject,
-    data: *mut CodeData,
+    way: Callee,
 ) -> Option<isize> {
-    // SAFETY: as `call`; the operands are the caller's own until they are bound.
+    // SAFETY: as `call`; the operands are the caller's own until they are bound. The interpreter takes the frame as `_PyEval_Vector` gives it one.
     unsafe {
-        let code = (*data).code;
-        if (*code).co_flags as u32 & ffi::CO_OPTIMIZED == 0 {
+        let function = (*slots).as_ptr_borrow().cast::<PyFunctionObject>();
+        let code = (*function).func_code.cast::<ffi::PyCodeObject>();
+        if matches!(way, Callee::Entry) || (*code).co_flags as u32 & ffi::CO_OPTIMIZED == 0 {
             return None;
         }
         let callee =
-            frame_stack::push_frame(tstate, slots.read(), code, (*data).frame_words as usize);
+            frame_stack::push_frame(tstate, slots.read(), code, (*code).co_framesize as usize);
         if callee.is_null() {
             // The callable is gone; what lies above it still has to go.
             slots.write(StackRef::NULL);
@@ -482,7 +511,6 @@ unsafe fn call_bound(
         }
         let first = slots.add(1 + usize::from((*slots.add(1)).is_null()));
         let locals = (&raw mut (*callee).localsplus).cast::<StackRef>();
-        let function = (*slots).as_ptr_borrow().cast();
         debug_assert!(given >= positional);
         if let Err(error) = bind::bind_entries(function, code, locals, first, positional, names) {
             // The frame gives up the function, which the operand stack still holds.
@@ -497,7 +525,10 @@ unsafe fn call_bound(
         if !names.is_null() {
             first.add(given).read().close();
         }
-        let result = segments::with_room(tstate, || entry::enter(tstate, callee, data));
+        let result = segments::with_room(tstate, || match way {
+            Callee::Stamped(data) => entry::enter(tstate, callee, data),
+            _ => ffi::_PyEval_EvalFrameDefault(tstate, callee, 0),
+        });
         if result.is_null() {
             return Some(-1);
         }

@@ -9,7 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicI32, Ordering};
 
-use hotstamp_layout::ffi::{self, PyCodeObject, PyFunctionObject, PyObject};
+use hotstamp_layout::ffi::{self, PyCodeObject, PyFunctionObject, PyObject, PyThreadState};
 use hotstamp_layout::refs;
 
 use super::{HookError, tracing, when};
@@ -186,6 +186,67 @@ pub(crate) unsafe fn called(func: *mut PyFunctionObject) {
     }
 }
 
+/// How a call of a Python function that compiled code makes goes on, arguments moved into the callee's frame.
+pub(crate) enum Callee {
+    /// In its compiled code.
+    Stamped(*mut CodeData),
+    /// In the interpreter, as one that the interpreter calls.
+    Interpreted,
+    /// Through its entry: somebody else's, or none of ours may run.
+    Entry,
+}
+
+/// Counts a call of a function that compiled code is about to make, and stamps the function if that was the last that it waited for.
+///
+/// # Safety
+/// `func` is a live function, GIL held, no exception set.
+pub(crate) unsafe fn callee(tstate: *mut PyThreadState, func: *mut PyFunctionObject) -> Callee {
+    // SAFETY: see above. Code is never at the very start of a mapping, so the 16 bytes in front of a function can be read.
+    unsafe {
+        if entry::foreign_evaluator(tstate) {
+            return Callee::Entry;
+        }
+        if let Some(data) = entry::data_behind((*func).vectorcall) {
+            return Callee::Stamped(data);
+        }
+        called(func);
+        if same((*func).vectorcall, Some(lazy_entry)) {
+            if tracing::may_run(tstate)
+                && when::now((*func).func_code.cast())
+                && let Some(data) = stamp_now(func)
+            {
+                return Callee::Stamped(data);
+            }
+            return Callee::Interpreted;
+        }
+        if same((*func).vectorcall, registry::default_vectorcall()) {
+            return Callee::Interpreted;
+        }
+        Callee::Entry
+    }
+}
+
+/// Stamps a function that waited for it, and has it enter its code from here on; one that is refused is handed back.
+unsafe fn stamp_now(func: *mut PyFunctionObject) -> Option<*mut CodeData> {
+    // SAFETY: the caller gives a live function, GIL held; a call stub is a vectorcall function.
+    unsafe {
+        match stamp(func) {
+            Ok(data) => {
+                enter_through(
+                    func,
+                    std::mem::transmute::<*const u8, ffi::vectorcallfunc>((*data).stub.0),
+                );
+                Some(data)
+            }
+            Err(reason) => {
+                exits::count(reason);
+                hand_back(func);
+                None
+            }
+        }
+    }
+}
+
 /// Stores an entry of ours so that nobody inlines the function by its version any more.
 unsafe fn enter_through(func: *mut PyFunctionObject, entry: ffi::vectorcallfunc) {
     // SAFETY: the caller gives a live function; the entry is a vectorcall function.
@@ -310,19 +371,9 @@ pub unsafe extern "C" fn lazy_entry(
         if !when::now((*func).func_code.cast()) {
             return entry::call_default(callable, args, nargsf, kwnames);
         }
-        match stamp(func) {
-            Ok(data) => {
-                enter_through(
-                    func,
-                    std::mem::transmute::<*const u8, ffi::vectorcallfunc>((*data).stub.0),
-                );
-                entry::vectorcall_entry(callable, args, nargsf, kwnames, data)
-            }
-            Err(reason) => {
-                exits::count(reason);
-                hand_back(func);
-                entry::call_default(callable, args, nargsf, kwnames)
-            }
+        match stamp_now(func) {
+            Some(data) => entry::vectorcall_entry(callable, args, nargsf, kwnames, data),
+            None => entry::call_default(callable, args, nargsf, kwnames),
         }
     }
 }
