@@ -100,3 +100,27 @@ print(optimizer_is_loaded())
     done = run_python("-c", program, tier="auto", env=env)
     assert (done.returncode, done.stdout) == (0, "False\n")
     assert done.stderr.count("functions are not optimized") == 1 and "/nonexistent/optimizer.so" in done.stderr
+
+
+@pytest.mark.parametrize("tier, nicer", [("auto", 5), ("optimizer", 0)])
+def test_program_goes_first(run_python, tier, nicer):
+    """The thread leaves a scarce processor to the program, unless that waits for it."""
+    program = """
+import os, time
+def loop(n):
+    total = 0
+    for i in range(n): total += i
+    return total
+def niceness():
+    for task in os.listdir("/proc/self/task"):
+        try:
+            if open(f"/proc/self/task/{task}/comm").read() == "hotstamp\\n":
+                return os.getpriority(os.PRIO_PROCESS, int(task))
+        except OSError:
+            pass
+end = time.monotonic() + 60
+while (found := niceness()) is None and time.monotonic() < end: loop(10000)
+print(found - os.getpriority(os.PRIO_PROCESS, 0))
+"""
+    done = run_python("-c", program, tier=tier)
+    assert (done.returncode, done.stdout) == (0, f"{nicer}\n"), done.stderr

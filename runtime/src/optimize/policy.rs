@@ -130,6 +130,9 @@ fn state() -> MutexGuard<'static, Option<State>> {
 /// Starts the tier: hot functions are compiled from here on.
 pub fn start(settings: Settings, threshold: u32) {
     hotness::set_threshold(threshold);
+    if settings.synchronous {
+        service::expect_to_wait();
+    }
     *state() = Some(State {
         settings,
         ..State::default()

@@ -145,6 +145,9 @@ static SERVICE: Mutex<Option<Service>> = Mutex::new(None);
 /// No job is taken any more.
 static OFF: AtomicBool = AtomicBool::new(false);
 
+/// The program waits for every job.
+static AWAITED: AtomicBool = AtomicBool::new(false);
+
 /// `set_wakeup`'s function.
 static WAKEUP: AtomicPtr<()> = AtomicPtr::new(std::ptr::null_mut());
 
@@ -266,6 +269,11 @@ pub(crate) fn notice_fork() {
     if outstanding() > 0 {
         wake_up();
     }
+}
+
+/// Says that the program will wait for every job: the thread is as urgent as the program then.
+pub fn expect_to_wait() {
+    AWAITED.store(true, Ordering::Relaxed);
 }
 
 /// Sets the function that tells the program of a result. It is called on the compiler thread, and in the parent of a fork, with a lock held: it may not call this module.
