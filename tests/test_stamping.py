@@ -294,6 +294,31 @@ def test_sampler_finds_new_closures_and_generators(run_snippet):
     ).split() == ["True"]
 
 
+def test_sampler_finds_coroutines_that_await_each_other(run_snippet):
+    """The interpreter runs them without asking, once it has the outermost: they are stamped when C code resumes that one the next time."""
+    run_snippet(
+        """
+        import hotstamp, time
+        async def fibonacci(n):
+            if n <= 1:
+                return n
+            return await fibonacci(n - 1) + await fibonacci(n - 2)
+        def run(n):
+            try:
+                fibonacci(n).send(None)
+            except StopIteration as stop:
+                return stop.value
+        end = time.monotonic() + 60
+        while not hotstamp.is_compiled(fibonacci):
+            assert time.monotonic() < end and run(16) == 987
+        before = hotstamp.resumptions(fibonacci)
+        assert run(16) == 987
+        assert hotstamp.resumptions(fibonacci) > before
+        """,
+        env=FOUND,
+    )
+
+
 def test_sampler_and_forks(run_python):
     """A fork is not warned of, and both processes go on finding."""
     program = """

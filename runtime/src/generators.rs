@@ -289,9 +289,14 @@ unsafe fn look_up(frame: *mut Frame) -> Option<Known> {
     // SAFETY: passed on: a complete frame of a suspended generator.
     unsafe {
         let (globals, builtins) = ((*frame).f_globals, (*frame).f_builtins);
-        let data = registry::existing_for(refs::frame_code(frame), globals, builtins);
+        let code = refs::frame_code(frame);
+        let mut data = registry::existing_for(code, globals, builtins);
         if data.is_null() {
-            return None;
+            // Code that was found running is stamped here: the interpreter, once it has the frame, would run what the generator awaits without asking us.
+            if !hooks::when::samples() || !registry::is_known(code) || registry::is_refused(code) {
+                return None;
+            }
+            data = hooks::functions::stamp_code(code, globals, builtins).ok()?;
         }
         let address = (*data).resume_address((*frame).instr_ptr)?;
         Some(Known {

@@ -13,7 +13,6 @@
 //! Layouts: `_PyExecutorObject` and `_PyExecutorArray` of the headers; what ENTER_EXECUTOR does with them: `Python/bytecodes.c` and `GOTO_TIER_TWO` in `Python/ceval_macros.h` of 3.14.
 
 use std::ffi::CStr;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::null_mut;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
@@ -24,7 +23,7 @@ use hotstamp_layout::opcode::Opcode;
 use hotstamp_layout::refs::{self, StackRef};
 
 use super::{functions, sampler, tracing};
-use crate::exits::{self, ExitReason};
+use crate::exits;
 use crate::{Frame, entry, registry, resume};
 
 /// The most executors that a code object can have: their index is ENTER_EXECUTOR's argument.
@@ -338,10 +337,7 @@ unsafe fn enter(
             return None;
         }
         let code = refs::frame_code(frame);
-        let attempt = catch_unwind(AssertUnwindSafe(|| {
-            registry::data_for_code(code, (*frame).f_globals, (*frame).f_builtins)
-        }));
-        let data = match attempt.unwrap_or(Err(ExitReason::InternalError)) {
+        let data = match functions::stamp_code(code, (*frame).f_globals, (*frame).f_builtins) {
             Ok(data) => data,
             Err(reason) => {
                 exits::count(reason);

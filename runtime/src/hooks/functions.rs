@@ -351,6 +351,22 @@ unsafe fn stamp(func: *mut PyFunctionObject) -> Result<*mut CodeData, ExitReason
     })
 }
 
+/// Finds or makes the code that frames of `code` with these globals and builtins run in. A panic of the compiler reaches nobody.
+///
+/// # Safety
+/// Live objects, GIL held.
+pub(crate) unsafe fn stamp_code(
+    code: *mut PyCodeObject,
+    globals: *mut PyObject,
+    builtins: *mut PyObject,
+) -> Result<*mut CodeData, ExitReason> {
+    // SAFETY: passed on.
+    let attempt = catch_unwind(AssertUnwindSafe(|| unsafe {
+        registry::data_for_code(code, globals, builtins)
+    }));
+    attempt.unwrap_or(Err(ExitReason::InternalError))
+}
+
 /// The entry of a function that waits to be stamped: counts the call, and stamps the function or hands it back when it has counted enough.
 ///
 /// # Safety

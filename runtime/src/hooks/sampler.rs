@@ -304,11 +304,23 @@ unsafe fn look_at(tstate: *mut PyThreadState) {
 }
 
 /// Has the function of a frame begin to count.
+///
+/// A generator that the interpreter resumed without leaving itself would stay there whatever became of its function, and so would those that it awaits: their calls would only
+/// get slower. Its code is marked; who resumes it from C or compiled code has it stamped.
 unsafe fn consider(frame: *mut Frame) {
     // SAFETY: the caller gives a live frame of a function or generator.
     unsafe {
         let function = (*frame).f_funcobj.as_ptr_borrow();
-        if refs::is_type(function, &raw const ffi::PyFunction_Type) {
+        if !refs::is_type(function, &raw const ffi::PyFunction_Type) {
+            return;
+        }
+        let caller = (*frame).previous;
+        if u32::from((*frame).owner as u8) == ffi::FRAME_OWNED_BY_GENERATOR
+            && !caller.is_null()
+            && u32::from((*caller).owner as u8) < ffi::FRAME_OWNED_BY_INTERPRETER
+        {
+            when::found((*function.cast::<PyFunctionObject>()).func_code.cast());
+        } else {
             functions::found(function.cast::<PyFunctionObject>());
         }
     }

@@ -29,7 +29,7 @@ pub fn count_from_first(call: u32) {
 }
 
 /// Whether code is found by looking where the program is.
-pub(super) fn samples() -> bool {
+pub(crate) fn samples() -> bool {
     FROM_FIRST.load(Ordering::Relaxed) == 0
 }
 
