@@ -107,7 +107,8 @@ pub struct Compiler<'a, M> {
     pub(crate) at: Instruction,
     sites: Vec<SitePlan>,
     site_bytes: u32,
-    labels: Vec<Option<Label>>,
+    /// The labels of all offsets; those of leaders are used.
+    leaders: Label,
     depths: Vec<i16>,
     handlers: Vec<HandlerEntry>,
     resume: TableBuilder,
@@ -135,12 +136,8 @@ impl<'a, M: MacroAssembler> Compiler<'a, M> {
     ) -> Self {
         let mut m = M::new(address);
         let units = bytecode.units;
-        let mut labels = vec![None; units + 1];
-        for (offset, label) in labels.iter_mut().enumerate() {
-            if bytecode.is_leader(offset as u32) {
-                *label = Some(m.new_label());
-            }
-        }
+        m.reserve(bytecode.instructions.len() * 24 + 64);
+        let leaders = m.new_labels(units + 1);
         // SAFETY: a live code object.
         let nlocalsplus = unsafe { refs::nlocalsplus(code) } as u32;
         // SAFETY: as above.
@@ -155,7 +152,7 @@ impl<'a, M: MacroAssembler> Compiler<'a, M> {
             at: Instruction::START,
             sites: Vec::new(),
             site_bytes: 0,
-            labels,
+            leaders,
             depths: vec![UNKNOWN; units + 1],
             handlers: Vec::new(),
             resume: TableBuilder::default(),
@@ -222,9 +219,9 @@ impl<'a, M: MacroAssembler> Compiler<'a, M> {
     fn begin_instruction(&mut self, instruction: Instruction) -> Result<(), CompileError> {
         self.at = instruction;
         let offset = instruction.start as usize;
-        let Some(label) = self.labels[offset] else {
+        if !self.bytecode.is_leader(instruction.start) {
             return Ok(());
-        };
+        }
         if self.reachable {
             self.stack.flush(&mut self.m);
             self.join(offset)?;
@@ -241,7 +238,7 @@ impl<'a, M: MacroAssembler> Compiler<'a, M> {
         if self.reachable && self.bytecode.is_resume_point(instruction.start) {
             self.enter_at_resume_point(instruction.start);
         }
-        self.m.bind(label);
+        self.m.bind(self.leaders.nth(offset));
         Ok(())
     }
 
@@ -309,9 +306,7 @@ impl<'a, M: MacroAssembler> Compiler<'a, M> {
     /// The label of a jump target; the stack must be flushed, and is what the target starts with.
     pub(crate) fn target(&mut self, offset: u32) -> Result<Label, CompileError> {
         self.join(offset as usize)?;
-        self.labels[offset as usize].ok_or(CompileError::BadBytecode(
-            "jump into the middle of an instruction",
-        ))
+        Ok(self.leaders.nth(offset as usize))
     }
 
     /// The next instructions, if they can be compiled with this one: stressed code wants each for itself.
@@ -471,7 +466,7 @@ impl<'a, M: MacroAssembler> Compiler<'a, M> {
 
     /// Releases the `StackRef` in `A1`. Destructors may run; the operand stack has `depth` entries then.
     pub(crate) fn emit_close(&mut self, depth: usize) {
-        let back = self.m.new_label();
+        let back = self.m.new_near_label();
         let from = self.m.new_label();
         let site = self.plan_site(self.stubs.dealloc, std::ptr::null(), depth, false);
         self.m

@@ -192,7 +192,7 @@ impl VirtualStack {
     pub fn own_borrows_of<M: MacroAssembler>(&mut self, m: &mut M, index: u32) {
         for depth in 0..self.entries.len() {
             if self.entries[depth] == Entry::Local(index) {
-                let owned = m.new_label();
+                let owned = m.new_near_label();
                 m.load(Reg::T0, Self::local(index));
                 m.store(self.slot(depth), Reg::T0);
                 m.branch_bits_set(Reg::T0, BORROWED as u32, owned);

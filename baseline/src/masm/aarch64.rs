@@ -24,6 +24,8 @@ pub struct Aarch64 {
     asm: VecAssembler<Aarch64Relocation>,
     start: usize,
     islands: Islands,
+    /// By number; dynasm's labels are made when they are first used.
+    labels: Vec<Option<DynamicLabel>>,
 }
 
 /// Machine register number of a role.
@@ -219,11 +221,19 @@ impl Aarch64 {
         }
     }
 
+    /// What dynasm knows a label as.
+    fn label(&mut self, label: Label) -> DynamicLabel {
+        *self.labels[label.number()].get_or_insert_with(|| self.asm.new_dynamic_label())
+    }
+
     /// The label that a conditional branch, `cbz` or `cbnz` has to name; it must be the next instruction.
     fn long(&mut self, target: Target) -> DynamicLabel {
         self.islands.keep_reach(&mut self.asm);
         match target {
-            Target::Inside(label) => self.islands.long(&mut self.asm, label.0),
+            Target::Inside(label) => {
+                let label = self.label(label);
+                self.islands.long(&mut self.asm, label)
+            }
             Target::Outside(code) => self.islands.outside(&mut self.asm, code.0 as usize),
         }
     }
@@ -264,7 +274,8 @@ impl Aarch64 {
     /// A branch if one bit of a register is as wanted.
     fn branch_bit(&mut self, set: bool, n: u8, bit: u32, target: Label) {
         self.islands.keep_reach(&mut self.asm);
-        let label = self.islands.short(&mut self.asm, target.0);
+        let label = self.label(target);
+        let label = self.islands.short(&mut self.asm, label);
         match set {
             true => dynasm!(self.asm ; .arch aarch64 ; tbnz X(n), bit, =>label),
             false => dynasm!(self.asm ; .arch aarch64 ; tbz X(n), bit, =>label),
@@ -336,6 +347,7 @@ impl MacroAssembler for Aarch64 {
             asm: VecAssembler::new(start),
             start,
             islands: Islands::new(),
+            labels: Vec::new(),
         }
     }
 
@@ -351,12 +363,23 @@ impl MacroAssembler for Aarch64 {
     }
 
     fn new_label(&mut self) -> Label {
-        Label(self.asm.new_dynamic_label())
+        self.new_labels(1)
+    }
+
+    fn new_near_label(&mut self) -> Label {
+        self.new_labels(1)
+    }
+
+    fn new_labels(&mut self, count: usize) -> Label {
+        let number = self.labels.len();
+        self.labels.resize(number + count, None);
+        Label::new(number as u32, false)
     }
 
     fn bind(&mut self, label: Label) {
-        self.islands.bind(&mut self.asm, label.0);
-        self.asm.dynamic_label(label.0);
+        let label = self.label(label);
+        self.islands.bind(&mut self.asm, label);
+        self.asm.dynamic_label(label);
     }
 
     fn align(&mut self) {
@@ -541,7 +564,7 @@ impl MacroAssembler for Aarch64 {
     // ---- comparisons and control ----
 
     fn jump(&mut self, target: Label) {
-        let label = target.0;
+        let label = self.label(target);
         emit!(self ; b =>label);
     }
 

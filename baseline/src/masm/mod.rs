@@ -117,9 +117,35 @@ impl Cond {
     }
 }
 
-/// A place in the code being assembled; may be used before it is bound, and must be bound in the end.
+/// A place in the code being assembled; may be used before it is bound, and must be bound in the end if it is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Label(pub(crate) dynasmrt::DynamicLabel);
+pub struct Label(u32);
+
+impl Label {
+    const NEAR: u32 = 1 << 31;
+
+    /// The label with this number, which is counted by each assembler from 0.
+    #[inline]
+    fn new(number: u32, near: bool) -> Label {
+        Label(if near { number | Label::NEAR } else { number })
+    }
+
+    #[inline]
+    fn number(self) -> usize {
+        (self.0 & !Label::NEAR) as usize
+    }
+
+    #[inline]
+    fn is_near(self) -> bool {
+        self.0 & Label::NEAR != 0
+    }
+
+    /// Of labels made by `new_labels`, which gave this one: the label with this index.
+    #[inline]
+    pub fn nth(self, index: usize) -> Label {
+        Label(self.0 + index as u32)
+    }
+}
 
 /// Integer operations of `alu` and `alu_imm`: `dst = dst op src`, 64 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -177,8 +203,14 @@ pub trait MacroAssembler: Sized {
     /// Resolves all labels and gives the code. Fails if a label is unbound or out of reach.
     fn finish(self) -> Result<Vec<u8>, AssembleError>;
 
+    /// Makes room for about so many bytes of code.
+    fn reserve(&mut self, _bytes: usize) {}
     /// A label not bound yet.
     fn new_label(&mut self) -> Label;
+    /// A label not bound yet, which will be bound no more than 100 bytes behind any branch to it: branches to it may be shorter.
+    fn new_near_label(&mut self) -> Label;
+    /// So many labels at once; the first, see `Label::nth`.
+    fn new_labels(&mut self, count: usize) -> Label;
     /// Binds `label` here.
     fn bind(&mut self, label: Label);
     /// Pads to the alignment at which functions and stubs begin (16 bytes).

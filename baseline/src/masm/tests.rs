@@ -8,3 +8,4 @@ mod far;
 mod floats;
 mod golden;
 mod harness;
+mod labels;

@@ -7,19 +7,21 @@
     reason = "dynasm converts every register number"
 )]
 
-use dynasmrt::x64::X64Relocation;
-use dynasmrt::{DynasmApi, DynasmLabelApi, VecAssembler, dynasm};
+mod code;
+
+use dynasmrt::{DynasmApi, dynasm};
 use hotstamp_runtime::site::CodePtr;
 
+use self::code::{Code, Head};
 use super::{Alu, AssembleError, Cond, FAlu, FReg, Label, MacroAssembler, Mem, Reg, Shift};
 
 /// See the module.
 pub struct X86_64 {
-    asm: VecAssembler<X64Relocation>,
-    start: usize,
+    asm: Code,
 }
 
 /// Machine register number of a role.
+#[inline(always)]
 fn r(reg: Reg) -> u8 {
     match reg {
         Reg::Acc => 0,
@@ -40,6 +42,7 @@ fn r(reg: Reg) -> u8 {
     }
 }
 
+#[inline(always)]
 fn f(reg: FReg) -> u8 {
     match reg {
         FReg::F0 => 0,
@@ -63,234 +66,362 @@ enum Group1 {
     Cmp = 7,
 }
 
-/// A conditional jump to a label, or to `extern` code.
-macro_rules! jump_if {
-    ($self:ident, $cond:expr, $($target:tt)*) => {
-        match $cond {
-            Cond::Eq => dynasm!($self.asm ; .arch x64 ; je $($target)*),
-            Cond::Ne => dynasm!($self.asm ; .arch x64 ; jne $($target)*),
-            Cond::Lt => dynasm!($self.asm ; .arch x64 ; jl $($target)*),
-            Cond::Le => dynasm!($self.asm ; .arch x64 ; jle $($target)*),
-            Cond::Gt => dynasm!($self.asm ; .arch x64 ; jg $($target)*),
-            Cond::Ge => dynasm!($self.asm ; .arch x64 ; jge $($target)*),
-            Cond::Below => dynasm!($self.asm ; .arch x64 ; jb $($target)*),
-            Cond::AboveEq => dynasm!($self.asm ; .arch x64 ; jae $($target)*),
-        }
-    };
+/// The number of a condition in the opcodes of jumps.
+#[inline(always)]
+fn condition(cond: Cond) -> u8 {
+    match cond {
+        Cond::Eq => 0x4,
+        Cond::Ne => 0x5,
+        Cond::Lt => 0xc,
+        Cond::Le => 0xe,
+        Cond::Gt => 0xf,
+        Cond::Ge => 0xd,
+        Cond::Below => ABOVE_EQUAL ^ 1,
+        Cond::AboveEq => ABOVE_EQUAL,
+    }
 }
 
+const ABOVE_EQUAL: u8 = 0x3;
+const ABOVE: u8 = 0x7;
+const PARITY: u8 = 0xa;
+
+/// REX where it is wanted, and the opcode's bytes.
+#[inline(always)]
+fn prefixed(rex: u8, opcode: &[u8]) -> Head {
+    let mut head = Head::EMPTY;
+    if rex != NARROW {
+        head = head.then(rex);
+    }
+    for &byte in opcode {
+        head = head.then(byte);
+    }
+    head
+}
+
+/// An instruction on two registers, or a `/digit` and one; `rm` is what x86 calls r/m.
+#[inline(always)]
+fn registers(rex: u8, opcode: &[u8], reg: u8, rm: u8) -> Head {
+    prefixed(rex | (reg >> 3) << 2 | rm >> 3, opcode).then(0xc0 | (reg & 7) << 3 | (rm & 7))
+}
+
+/// `[base + disp]`, or `[base + index * 8 + disp]`, by the numbers of registers.
+#[derive(Clone, Copy)]
+struct Address {
+    base: u8,
+    index: Option<u8>,
+    disp: i32,
+}
+
+impl Address {
+    #[inline(always)]
+    fn of(mem: Mem) -> Address {
+        Address {
+            base: r(mem.base),
+            index: None,
+            disp: mem.disp,
+        }
+    }
+
+    #[inline(always)]
+    fn indexed(base: Reg, index: Reg, disp: i32) -> Address {
+        Address {
+            base: r(base),
+            index: Some(r(index)),
+            disp,
+        }
+    }
+}
+
+/// An immediate operand and its bytes: 0, 1 or 4.
+#[derive(Clone, Copy)]
+struct Immediate(u32, u32);
+
+const NO_IMMEDIATE: Immediate = Immediate(0, 0);
+
 impl X86_64 {
-    /// REX, opcode, ModRM, SIB and displacement of an instruction with a memory operand, in the fewest bytes; `reg` is a register or an opcode's `/digit`. An
+    /// REX, opcode, ModRM, SIB and displacement of an instruction with a memory operand, in the fewest bytes; `reg` is a register or an opcode's `/digit`. The
     /// immediate follows. (dynasm spends a REX and an SIB byte on every register number that it does not know when it is compiled.)
-    fn memory(&mut self, rex: u8, opcode: &[u8], reg: u8, base: u8, index: Option<u8>, disp: i32) {
+    #[inline(always)]
+    fn memory(
+        &mut self,
+        rex: u8,
+        opcode: &[u8],
+        reg: u8,
+        Address { base, index, disp }: Address,
+        Immediate(imm, imm_len): Immediate,
+    ) {
         let rex_bits =
             rex | (reg >> 3) << 2 | index.map_or(0, |index| (index >> 3) << 1) | base >> 3;
-        if rex_bits != NARROW {
-            self.asm.push(rex_bits);
-        }
-        for &byte in opcode {
-            self.asm.push(byte);
-        }
-        let short = i8::try_from(disp);
-        // Without a displacement, base 5 (rbp, r13) would mean another addressing mode.
-        let mode = if disp == 0 && base & 7 != 5 {
-            0x00
-        } else if short.is_ok() {
-            0x40
-        } else {
-            0x80
-        };
+        let head = prefixed(rex_bits, opcode);
+        let modrm = 8 * head.len;
         let reg = (reg & 7) << 3;
-        match index {
-            Some(index) => {
-                // Scale 8; index 4 without REX (rsp) cannot be encoded and is no role.
-                self.asm.push(mode | reg | 4);
-                self.asm.push(0xc0 | (index & 7) << 3 | (base & 7));
-            }
+        let head = match index {
+            // Scale 8; index 4 without REX (rsp) cannot be encoded and is no role.
+            Some(index) => head
+                .then(reg | 4)
+                .then(0xc0 | (index & 7) << 3 | (base & 7)),
             // Base 4 (rsp, r12) needs an SIB byte.
-            None if base & 7 == 4 => {
-                self.asm.push(mode | reg | 4);
-                self.asm.push(0x24);
-            }
-            None => self.asm.push(mode | reg | (base & 7)),
-        }
-        match (mode, short) {
-            (0x00, _) => {}
-            (_, Ok(disp)) => self.asm.push_i8(disp),
-            (_, Err(_)) => self.asm.push_i32(disp),
+            None if base & 7 == 4 => head.then(reg | 4).then(0x24),
+            None => head.then(reg | (base & 7)),
+        };
+        // Without a displacement, base 5 (rbp, r13) would mean another addressing mode.
+        let (mode, disp_len) = if disp == 0 && base & 7 != 5 {
+            (0x00, 0)
+        } else if disp as i8 as i32 == disp {
+            (0x40, 1)
+        } else {
+            (0x80, 4)
+        };
+        let head = Head {
+            bytes: head.bytes | mode << modrm,
+            ..head
+        };
+        if imm_len == 0 {
+            self.asm.emit_with(head, u64::from(disp as u32), disp_len);
+        } else {
+            let disp_bits = 8 * disp_len;
+            let tail =
+                u64::from(disp as u32) & ((1 << disp_bits) - 1) | u64::from(imm) << disp_bits;
+            self.asm.emit_with(head, tail, disp_len + imm_len);
         }
     }
 
     /// An instruction with a register or `/digit` and a memory operand.
+    #[inline(always)]
     fn reg_mem(&mut self, rex: u8, opcode: &[u8], reg: u8, mem: Mem) {
-        self.memory(rex, opcode, reg, r(mem.base), None, mem.disp);
+        self.memory(rex, opcode, reg, Address::of(mem), NO_IMMEDIATE);
+    }
+
+    /// As `reg_mem`, with 32 bits of immediate operand.
+    #[inline(always)]
+    fn reg_mem_imm(&mut self, rex: u8, opcode: &[u8], reg: u8, mem: Mem, imm: i32) {
+        self.memory(rex, opcode, reg, Address::of(mem), Immediate(imm as u32, 4));
     }
 
     /// `op [mem], imm`.
+    #[inline(always)]
     fn mem_imm(&mut self, rex: u8, op: Group1, mem: Mem, imm: i32) {
         match i8::try_from(imm) {
             Ok(imm) => {
-                self.reg_mem(rex, &[0x83], op as u8, mem);
-                self.asm.push_i8(imm);
+                let imm = Immediate(u32::from(imm as u8), 1);
+                self.memory(rex, &[0x83], op as u8, Address::of(mem), imm);
             }
-            Err(_) => {
-                self.reg_mem(rex, &[0x81], op as u8, mem);
-                self.asm.push_i32(imm);
-            }
+            Err(_) => self.reg_mem_imm(rex, &[0x81], op as u8, mem, imm),
         }
     }
 
     /// `op reg, imm`, 64 bits.
+    #[inline(always)]
     fn reg_imm(&mut self, op: Group1, n: u8, imm: i32) {
-        self.asm.push(WIDE | n >> 3);
         match i8::try_from(imm) {
             Ok(imm) => {
-                self.asm.push(0x83);
-                self.asm.push(0xc0 | (op as u8) << 3 | (n & 7));
-                self.asm.push_i8(imm);
+                let head = registers(WIDE, &[0x83], op as u8, n);
+                self.asm.emit(head.then(imm as u8));
             }
             Err(_) => {
-                self.asm.push(0x81);
-                self.asm.push(0xc0 | (op as u8) << 3 | (n & 7));
-                self.asm.push_i32(imm);
+                let head = registers(WIDE, &[0x81], op as u8, n);
+                self.asm.emit_with(head, u64::from(imm as u32), 4);
             }
         }
     }
 
-    fn branch(&mut self, cond: Cond, target: Label) {
-        let label = target.0;
-        jump_if!(self, cond, =>label);
+    /// An instruction on two registers, 64 bits.
+    #[inline(always)]
+    fn wide(&mut self, opcode: u8, reg: u8, rm: u8) {
+        self.asm.emit(registers(WIDE, &[opcode], reg, rm));
     }
 
+    /// A jump to a label on a condition, given by its number.
+    #[inline]
+    fn jump_if(&mut self, condition: u8, target: Label) {
+        let short = Head::EMPTY.then(0x70 | condition);
+        let long = Head::EMPTY.then(0x0f).then(0x80 | condition);
+        self.asm.branch(short, long, target);
+    }
+
+    #[inline]
+    fn branch(&mut self, cond: Cond, target: Label) {
+        self.jump_if(condition(cond), target);
+    }
+
+    #[inline]
     fn compare_imm(&mut self, a: Reg, value: i32) {
         let n = r(a);
         if value == 0 {
-            dynasm!(self.asm ; .arch x64 ; test Rq(n), Rq(n));
+            self.wide(0x85, n, n);
         } else {
             self.reg_imm(Group1::Cmp, n, value);
         }
     }
 
+    #[inline]
     fn test_bits(&mut self, a: Reg, mask: u32) {
         let n = r(a);
-        if mask < 0x80 {
-            dynasm!(self.asm ; .arch x64 ; test Rb(n), BYTE mask as i8);
-        } else {
-            dynasm!(self.asm ; .arch x64 ; test Rd(n), DWORD mask as i32);
+        match (mask < 0x80, n) {
+            (true, 0) => self.asm.emit(Head::EMPTY.then(0xa8).then(mask as u8)),
+            (true, _) => {
+                // Without any REX prefix, 4 to 7 are the second bytes of rax to rbx.
+                let mut head = registers(NARROW, &[0xf6], 0, n);
+                if n & 0xc == 4 {
+                    head = Head {
+                        bytes: head.bytes << 8 | u64::from(NARROW),
+                        len: head.len + 1,
+                    };
+                }
+                self.asm.emit(head.then(mask as u8));
+            }
+            (false, 0) => self
+                .asm
+                .emit_with(Head::EMPTY.then(0xa9), u64::from(mask), 4),
+            (false, _) => {
+                let head = registers(NARROW, &[0xf7], 0, n);
+                self.asm.emit_with(head, u64::from(mask), 4);
+            }
         }
     }
 
     fn test_mem32_bits(&mut self, mem: Mem, mask: u32) {
-        self.reg_mem(NARROW, &[0xf7], 0, mem);
-        self.asm.push_i32(mask as i32);
+        self.reg_mem_imm(NARROW, &[0xf7], 0, mem, mask as i32);
+    }
+
+    /// `ucomisd`
+    fn compare_floats(&mut self, x: u8, y: u8) {
+        dynasm!(self.asm ; .arch x64 ; ucomisd Rx(x), Rx(y));
     }
 }
 
 impl MacroAssembler for X86_64 {
     fn new(address: CodePtr) -> Self {
-        let start = address.0 as usize;
         X86_64 {
-            asm: VecAssembler::new(start),
-            start,
+            asm: Code::new(address.0 as usize),
         }
     }
 
+    #[inline]
     fn position(&self) -> usize {
-        self.asm.offset().0
+        self.asm.position()
     }
 
     fn finish(self) -> Result<Vec<u8>, AssembleError> {
-        self.asm
-            .finalize()
-            .map_err(|error| AssembleError::Relocation(error.to_string()))
+        self.asm.finish()
     }
 
+    fn reserve(&mut self, bytes: usize) {
+        self.asm.reserve(bytes);
+    }
+
+    #[inline]
     fn new_label(&mut self) -> Label {
-        Label(self.asm.new_dynamic_label())
+        self.asm.new_label(false)
     }
 
+    #[inline]
+    fn new_near_label(&mut self) -> Label {
+        self.asm.new_label(true)
+    }
+
+    fn new_labels(&mut self, count: usize) -> Label {
+        self.asm.new_labels(count)
+    }
+
+    #[inline]
     fn bind(&mut self, label: Label) {
-        let label = label.0;
-        dynasm!(self.asm ; .arch x64 ; =>label);
+        self.asm.bind(label);
     }
 
     fn align(&mut self) {
-        while !(self.start + self.position()).is_multiple_of(16) {
-            dynasm!(self.asm ; .arch x64 ; int3);
-        }
+        // int3
+        self.asm.align(16, 0xcc);
     }
 
     // ---- moves ----
 
+    #[inline]
     fn mov(&mut self, dst: Reg, src: Reg) {
         if dst != src {
-            dynasm!(self.asm ; .arch x64 ; mov Rq(r(dst)), Rq(r(src)));
+            self.wide(0x89, r(src), r(dst));
         }
     }
 
+    #[inline]
     fn mov_imm(&mut self, dst: Reg, value: u64) {
         let n = r(dst);
         if value == 0 {
-            dynasm!(self.asm ; .arch x64 ; xor Rd(n), Rd(n));
+            self.asm.emit(registers(NARROW, &[0x31], n, n));
         } else if value <= u64::from(u32::MAX) {
-            dynasm!(self.asm ; .arch x64 ; mov Rd(n), DWORD value as u32 as i32);
+            let head = prefixed(NARROW | n >> 3, &[0xb8 | (n & 7)]);
+            self.asm.emit_with(head, value, 4);
         } else if let Ok(small) = i32::try_from(value as i64) {
-            dynasm!(self.asm ; .arch x64 ; mov Rq(n), DWORD small);
+            let head = registers(WIDE, &[0xc7], 0, n);
+            self.asm.emit_with(head, u64::from(small as u32), 4);
         } else {
-            dynasm!(self.asm ; .arch x64 ; mov Rq(n), QWORD value as i64);
+            let head = prefixed(WIDE | n >> 3, &[0xb8 | (n & 7)]);
+            self.asm.emit_with(head, value, 8);
         }
     }
 
+    #[inline]
     fn load(&mut self, dst: Reg, mem: Mem) {
         self.reg_mem(WIDE, &[0x8b], r(dst), mem);
     }
 
+    #[inline]
     fn load32(&mut self, dst: Reg, mem: Mem) {
         self.reg_mem(NARROW, &[0x8b], r(dst), mem);
     }
 
+    #[inline]
     fn load16(&mut self, dst: Reg, mem: Mem) {
         self.reg_mem(NARROW, &[0x0f, 0xb7], r(dst), mem);
     }
 
+    #[inline]
     fn load8(&mut self, dst: Reg, mem: Mem) {
         self.reg_mem(NARROW, &[0x0f, 0xb6], r(dst), mem);
     }
 
+    #[inline]
     fn store(&mut self, mem: Mem, src: Reg) {
         self.reg_mem(WIDE, &[0x89], r(src), mem);
     }
 
+    #[inline]
     fn store32(&mut self, mem: Mem, src: Reg) {
         self.reg_mem(NARROW, &[0x89], r(src), mem);
     }
 
+    #[inline]
     fn store8(&mut self, mem: Mem, src: Reg) {
-        // Without any REX prefix, 4 to 7 are the second bytes of rax to rbx.
+        // As in `test_bits`.
         if r(src) & 0xc == 4 && r(mem.base) < 8 {
             self.asm.push(NARROW);
         }
         self.reg_mem(NARROW, &[0x88], r(src), mem);
     }
 
+    #[inline]
     fn store_imm(&mut self, mem: Mem, value: i32) {
-        self.reg_mem(WIDE, &[0xc7], 0, mem);
-        self.asm.push_i32(value);
+        self.reg_mem_imm(WIDE, &[0xc7], 0, mem, value);
     }
 
+    #[inline]
     fn store32_imm(&mut self, mem: Mem, value: i32) {
-        self.reg_mem(NARROW, &[0xc7], 0, mem);
-        self.asm.push_i32(value);
+        self.reg_mem_imm(NARROW, &[0xc7], 0, mem, value);
     }
 
+    #[inline]
     fn load_indexed(&mut self, dst: Reg, base: Reg, index: Reg, disp: i32) {
-        self.memory(WIDE, &[0x8b], r(dst), r(base), Some(r(index)), disp);
+        let address = Address::indexed(base, index, disp);
+        self.memory(WIDE, &[0x8b], r(dst), address, NO_IMMEDIATE);
     }
 
+    #[inline]
     fn store_indexed(&mut self, base: Reg, index: Reg, disp: i32, src: Reg) {
-        self.memory(WIDE, &[0x89], r(src), r(base), Some(r(index)), disp);
+        let address = Address::indexed(base, index, disp);
+        self.memory(WIDE, &[0x89], r(src), address, NO_IMMEDIATE);
     }
 
+    #[inline]
     fn lea(&mut self, dst: Reg, mem: Mem) {
         if mem.disp == 0 {
             self.mov(dst, mem.base);
@@ -299,23 +430,27 @@ impl MacroAssembler for X86_64 {
         }
     }
 
+    #[inline]
     fn lea_indexed(&mut self, dst: Reg, base: Reg, index: Reg, disp: i32) {
-        self.memory(WIDE, &[0x8d], r(dst), r(base), Some(r(index)), disp);
+        let address = Address::indexed(base, index, disp);
+        self.memory(WIDE, &[0x8d], r(dst), address, NO_IMMEDIATE);
     }
 
     // ---- arithmetic ----
 
+    #[inline]
     fn alu(&mut self, op: Alu, dst: Reg, src: Reg) {
         let (d, s) = (r(dst), r(src));
         match op {
-            Alu::Add => dynasm!(self.asm ; .arch x64 ; add Rq(d), Rq(s)),
-            Alu::Sub => dynasm!(self.asm ; .arch x64 ; sub Rq(d), Rq(s)),
-            Alu::And => dynasm!(self.asm ; .arch x64 ; and Rq(d), Rq(s)),
-            Alu::Or => dynasm!(self.asm ; .arch x64 ; or Rq(d), Rq(s)),
-            Alu::Xor => dynasm!(self.asm ; .arch x64 ; xor Rq(d), Rq(s)),
+            Alu::Add => self.wide(0x01, s, d),
+            Alu::Sub => self.wide(0x29, s, d),
+            Alu::And => self.wide(0x21, s, d),
+            Alu::Or => self.wide(0x09, s, d),
+            Alu::Xor => self.wide(0x31, s, d),
         }
     }
 
+    #[inline]
     fn alu_imm(&mut self, op: Alu, dst: Reg, value: i32) {
         let d = r(dst);
         match op {
@@ -327,6 +462,7 @@ impl MacroAssembler for X86_64 {
         }
     }
 
+    #[inline]
     fn shift_imm(&mut self, op: Shift, dst: Reg, amount: u8) {
         let (d, amount) = (r(dst), amount as i8);
         match op {
@@ -336,119 +472,150 @@ impl MacroAssembler for X86_64 {
         }
     }
 
+    #[inline]
     fn mul_overflow(&mut self, dst: Reg, src: Reg, overflow: Label) {
-        let label = overflow.0;
-        dynasm!(self.asm ; .arch x64 ; imul Rq(r(dst)), Rq(r(src)) ; jo =>label);
+        const OVERFLOW: u8 = 0x0;
+        dynasm!(self.asm ; .arch x64 ; imul Rq(r(dst)), Rq(r(src)));
+        self.jump_if(OVERFLOW, overflow);
     }
 
+    #[inline]
     fn neg(&mut self, dst: Reg) {
         dynasm!(self.asm ; .arch x64 ; neg Rq(r(dst)));
     }
 
+    #[inline]
     fn add32_mem(&mut self, mem: Mem, value: i32) {
-        self.mem_imm(NARROW, Group1::Add, mem, value);
+        if value == 1 {
+            self.reg_mem(NARROW, &[0xff], 0, mem);
+        } else {
+            self.mem_imm(NARROW, Group1::Add, mem, value);
+        }
     }
 
+    #[inline]
     fn add64_mem(&mut self, mem: Mem, value: i32) {
         self.mem_imm(WIDE, Group1::Add, mem, value);
     }
 
+    #[inline]
     fn dec32_mem_branch_zero(&mut self, mem: Mem, zero: Label) {
-        self.mem_imm(NARROW, Group1::Sub, mem, 1);
+        self.reg_mem(NARROW, &[0xff], 1, mem);
         self.branch(Cond::Eq, zero);
     }
 
+    #[inline]
     fn dec32_mem_branch_not_zero(&mut self, mem: Mem, more: Label) {
-        self.mem_imm(NARROW, Group1::Sub, mem, 1);
+        self.reg_mem(NARROW, &[0xff], 1, mem);
         self.branch(Cond::Ne, more);
     }
 
     // ---- comparisons and control ----
 
+    #[inline]
     fn jump(&mut self, target: Label) {
-        let label = target.0;
-        dynasm!(self.asm ; .arch x64 ; jmp =>label);
+        self.asm
+            .branch(Head::EMPTY.then(0xeb), Head::EMPTY.then(0xe9), target);
     }
 
+    #[inline]
     fn branch_cmp(&mut self, cond: Cond, a: Reg, b: Reg, target: Label) {
-        dynasm!(self.asm ; .arch x64 ; cmp Rq(r(a)), Rq(r(b)));
+        self.wide(0x39, r(b), r(a));
         self.branch(cond, target);
     }
 
+    #[inline]
     fn branch_cmp_imm(&mut self, cond: Cond, a: Reg, value: i32, target: Label) {
         self.compare_imm(a, value);
         self.branch(cond, target);
     }
 
+    #[inline]
     fn branch_cmp_mem(&mut self, cond: Cond, a: Reg, mem: Mem, target: Label) {
         self.reg_mem(WIDE, &[0x3b], r(a), mem);
         self.branch(cond, target);
     }
 
+    #[inline]
     fn branch_cmp32_mem(&mut self, cond: Cond, a: Reg, mem: Mem, target: Label) {
         self.reg_mem(NARROW, &[0x3b], r(a), mem);
         self.branch(cond, target);
     }
 
+    #[inline]
     fn branch_mem_imm(&mut self, cond: Cond, mem: Mem, value: i32, target: Label) {
         self.mem_imm(WIDE, Group1::Cmp, mem, value);
         self.branch(cond, target);
     }
 
+    #[inline]
     fn branch_mem32_imm(&mut self, cond: Cond, mem: Mem, value: i32, target: Label) {
         self.mem_imm(NARROW, Group1::Cmp, mem, value);
         self.branch(cond, target);
     }
 
+    #[inline]
     fn branch_bits_set(&mut self, a: Reg, mask: u32, target: Label) {
         self.test_bits(a, mask);
         self.branch(Cond::Ne, target);
     }
 
+    #[inline]
     fn branch_bits_clear(&mut self, a: Reg, mask: u32, target: Label) {
         self.test_bits(a, mask);
         self.branch(Cond::Eq, target);
     }
 
+    #[inline]
     fn branch_mem32_bits_set(&mut self, mem: Mem, mask: u32, target: Label) {
         self.test_mem32_bits(mem, mask);
         self.branch(Cond::Ne, target);
     }
 
+    #[inline]
     fn branch_mem32_bits_clear(&mut self, mem: Mem, mask: u32, target: Label) {
         self.test_mem32_bits(mem, mask);
         self.branch(Cond::Eq, target);
     }
 
+    #[inline]
     fn jump_reg(&mut self, target: Reg) {
         dynasm!(self.asm ; .arch x64 ; jmp Rq(r(target)));
     }
 
+    #[inline]
     fn jump_mem(&mut self, mem: Mem) {
         self.reg_mem(NARROW, &[0xff], 4, mem);
     }
 
+    #[inline]
     fn jump_near(&mut self, target: CodePtr) {
-        dynasm!(self.asm ; .arch x64 ; jmp extern target.0 as usize);
+        self.asm.outside(Head::EMPTY.then(0xe9), target);
     }
 
+    #[inline]
     fn branch_cmp_imm_near(&mut self, cond: Cond, a: Reg, value: i32, target: CodePtr) {
         self.compare_imm(a, value);
-        jump_if!(self, cond, extern target.0 as usize);
+        let head = Head::EMPTY.then(0x0f).then(0x80 | condition(cond));
+        self.asm.outside(head, target);
     }
 
+    #[inline]
     fn call_reg(&mut self, target: Reg) {
         dynasm!(self.asm ; .arch x64 ; call Rq(r(target)));
     }
 
+    #[inline]
     fn call_mem(&mut self, mem: Mem) {
         self.reg_mem(NARROW, &[0xff], 2, mem);
     }
 
+    #[inline]
     fn call_near(&mut self, target: CodePtr) {
-        dynasm!(self.asm ; .arch x64 ; call extern target.0 as usize);
+        self.asm.outside(Head::EMPTY.then(0xe8), target);
     }
 
+    #[inline]
     fn call_c(&mut self, target: *const ()) {
         self.mov_imm(Reg::Acc, target as u64);
         dynasm!(self.asm ; .arch x64 ; call rax);
@@ -550,29 +717,45 @@ impl MacroAssembler for X86_64 {
 
     fn fbranch(&mut self, cond: Cond, a: FReg, b: FReg, target: Label) {
         // ucomisd sets CF, ZF and PF for unordered: only "above" conditions are false then, so less-than is tested with its operands exchanged.
-        let label = target.0;
         let (x, y) = (f(a), f(b));
         match cond {
             Cond::Eq => {
-                dynasm!(self.asm ; .arch x64 ; ucomisd Rx(x), Rx(y) ; jp BYTE >unordered ; je =>label ; unordered:)
+                let unordered = self.new_near_label();
+                self.compare_floats(x, y);
+                self.jump_if(PARITY, unordered);
+                self.branch(Cond::Eq, target);
+                self.bind(unordered);
             }
             Cond::Ne => {
-                dynasm!(self.asm ; .arch x64 ; ucomisd Rx(x), Rx(y) ; jp =>label ; jne =>label)
+                self.compare_floats(x, y);
+                self.jump_if(PARITY, target);
+                self.branch(Cond::Ne, target);
             }
-            Cond::Gt => dynasm!(self.asm ; .arch x64 ; ucomisd Rx(x), Rx(y) ; ja =>label),
+            Cond::Gt => {
+                self.compare_floats(x, y);
+                self.jump_if(ABOVE, target);
+            }
             Cond::Ge | Cond::AboveEq => {
-                dynasm!(self.asm ; .arch x64 ; ucomisd Rx(x), Rx(y) ; jae =>label)
+                self.compare_floats(x, y);
+                self.jump_if(ABOVE_EQUAL, target);
             }
             Cond::Lt | Cond::Below => {
-                dynasm!(self.asm ; .arch x64 ; ucomisd Rx(y), Rx(x) ; ja =>label)
+                self.compare_floats(y, x);
+                self.jump_if(ABOVE, target);
             }
-            Cond::Le => dynasm!(self.asm ; .arch x64 ; ucomisd Rx(y), Rx(x) ; jae =>label),
+            Cond::Le => {
+                self.compare_floats(y, x);
+                self.jump_if(ABOVE_EQUAL, target);
+            }
         }
     }
 
     fn fbranch_zero(&mut self, a: FReg, target: Label) {
         // xmm15 holds the constant zero; no role names it.
-        let label = target.0;
-        dynasm!(self.asm ; .arch x64 ; xorps xmm15, xmm15 ; ucomisd Rx(f(a)), xmm15 ; jp BYTE >unordered ; je =>label ; unordered:);
+        let unordered = self.new_near_label();
+        dynasm!(self.asm ; .arch x64 ; xorps xmm15, xmm15 ; ucomisd Rx(f(a)), xmm15);
+        self.jump_if(PARITY, unordered);
+        self.branch(Cond::Eq, target);
+        self.bind(unordered);
     }
 }

@@ -108,7 +108,7 @@ impl<M: MacroAssembler> Compiler<'_, M> {
         } else if borrowed {
             self.m.branch_cmp_mem(Cond::Ne, Reg::A1, none, target);
         } else {
-            let is_none = self.m.new_label();
+            let is_none = self.m.new_near_label();
             self.m.branch_cmp_mem(Cond::Eq, Reg::A1, none, is_none);
             self.emit_close(0);
             self.m.jump(target);

@@ -84,7 +84,7 @@ impl<M: MacroAssembler> Compiler<'_, M> {
     pub(crate) fn emit_load_deref(&mut self, index: u32) -> Result<(), CompileError> {
         let site = self.plan_cold_helper()?;
         let (from, back) = (self.m.new_label(), self.m.new_label());
-        let (immortal, done) = (self.m.new_label(), self.m.new_label());
+        let (immortal, done) = (self.m.new_near_label(), self.m.new_near_label());
         self.m.load(Reg::T0, VirtualStack::local(index));
         self.m.alu_imm(Alu::And, Reg::T0, !BORROWED);
         self.m
@@ -160,7 +160,7 @@ impl<M: MacroAssembler> Compiler<'_, M> {
 
     /// Takes a reference for the `StackRef` in `reg` unless it is borrowed or null.
     pub(crate) fn emit_incref(&mut self, reg: Reg) {
-        let done = self.m.new_label();
+        let done = self.m.new_near_label();
         self.m.branch_bits_set(reg, BORROWED as u32, done);
         self.m.add32_mem(reg.at(0), 1);
         self.m.bind(done);

@@ -65,7 +65,7 @@ impl<M: MacroAssembler> Compiler<'_, M> {
     pub(crate) fn emit_to_bool(&mut self) -> Result<(), CompileError> {
         let helper: RegisterHelper = operators::to_bool;
         self.pop_operands(1);
-        let done = self.m.new_label();
+        let done = self.m.new_near_label();
         for field in [
             offset_of!(CodeData, true_bits),
             offset_of!(CodeData, false_bits),
@@ -130,7 +130,7 @@ impl<M: MacroAssembler> Compiler<'_, M> {
                 offset_of!(CodeData, true_bits),
             )
         };
-        let done = self.m.new_label();
+        let done = self.m.new_near_label();
         self.m.load(Reg::Acc, Reg::Data.at(same));
         self.m.branch_cmp(Cond::Eq, Reg::T0, Reg::T1, done);
         self.m.load(Reg::Acc, Reg::Data.at(different));

@@ -91,6 +91,20 @@ impl<M: MacroAssembler> MacroAssembler for Annotated<M> {
         label
     }
 
+    fn reserve(&mut self, bytes: usize) {
+        self.0.reserve(bytes);
+    }
+
+    fn new_near_label(&mut self) -> Label {
+        let label = self.0.new_near_label();
+        note(|notes| notes.labels.push((label, notes.instruction)));
+        label
+    }
+
+    fn new_labels(&mut self, count: usize) -> Label {
+        self.0.new_labels(count)
+    }
+
     /// A label that another instruction made for itself is bound: its out of line code begins.
     fn bind(&mut self, label: Label) {
         self.0.bind(label);

@@ -417,7 +417,10 @@ fn every_method_has_a_golden() {
         "new",
         "position",
         "finish",
+        "reserve",
         "new_label",
+        "new_near_label",
+        "new_labels",
         "bind",
         "note_instruction",
     ];
