@@ -1,6 +1,10 @@
 //! The decoded bytecode of one code object, as the compiler wants it: instructions in order, leaders, handlers.
 
-use hotstamp_layout::bytecode::{self as layout, Decoder, ExceptionEntries, Locations, base_code};
+use std::cell::OnceCell;
+
+use hotstamp_layout::bytecode::{
+    self as layout, DecodeError, Decoder, ExceptionEntries, LiveDecoder, Locations,
+};
 use hotstamp_layout::ffi::PyCodeObject;
 use hotstamp_layout::opcode::Opcode;
 use hotstamp_layout::refs;
@@ -63,12 +67,15 @@ pub struct Bytecode {
     /// MAKE_CELL or COPY_FREE_VARS come before RESUME.
     pub makes_cells_first: bool,
     marks: Vec<u8>,
+    /// The code object that was decoded, if it was one.
+    code: *mut PyCodeObject,
+    /// Where lines begin, in order, once somebody has asked.
+    lines: OnceCell<Vec<u32>>,
 }
 
 const LEADER: u8 = 1;
 const HANDLER: u8 = 2;
-const LINE: u8 = 4;
-const RESUME_POINT: u8 = 8;
+const RESUME_POINT: u8 = 4;
 
 impl Bytecode {
     /// Decodes a code object.
@@ -77,13 +84,13 @@ impl Bytecode {
     /// Bytecode that CPython's compiler does not make.
     ///
     /// # Safety
-    /// `code` is a live code object; GIL held.
+    /// `code` is a live code object, and stays one while the decoded bytecode exists; GIL held.
     pub unsafe fn decode(code: *mut PyCodeObject) -> Result<Bytecode, CompileError> {
         // SAFETY: a live code object, whose tables it keeps alive.
         unsafe {
             let table = refs::bytes_contents((*code).co_exceptiontable);
-            let mut decoded = Self::from_bytes(&base_code(code), table)?;
-            decoded.mark_lines(refs::bytes_contents((*code).co_linetable))?;
+            let mut decoded = Self::read(refs::code_len(code), LiveDecoder::new(code), table)?;
+            decoded.code = code;
             Ok(decoded)
         }
     }
@@ -93,11 +100,19 @@ impl Bytecode {
     /// # Errors
     /// See `decode`.
     pub fn from_bytes(bytes: &[u8], exception_table: &[u8]) -> Result<Bytecode, CompileError> {
-        let units = bytes.len() / 2;
+        Self::read(bytes.len() / 2, Decoder::new(bytes), exception_table)
+    }
+
+    #[inline(always)]
+    fn read(
+        units: usize,
+        decoder: impl Iterator<Item = Result<layout::Instruction, DecodeError>>,
+        exception_table: &[u8],
+    ) -> Result<Bytecode, CompileError> {
         let mut instructions = Vec::with_capacity(units / 2);
         let mut marks = vec![0u8; units + 1];
         let (mut makes_cells_first, mut resumed) = (false, false);
-        for decoded in Decoder::new(bytes) {
+        for decoded in decoder {
             let layout::Instruction {
                 start,
                 offset,
@@ -141,6 +156,8 @@ impl Bytecode {
             handlers: Vec::new(),
             makes_cells_first,
             marks,
+            code: std::ptr::null_mut(),
+            lines: OnceCell::new(),
         };
         decoded.mark_handlers(exception_table)?;
         Ok(decoded)
@@ -164,16 +181,6 @@ impl Bytecode {
         Ok(())
     }
 
-    /// Marks the first instruction of each run of instructions with one line.
-    fn mark_lines(&mut self, table: &[u8]) -> Result<(), CompileError> {
-        for start in Locations::new(table, 1).line_starts() {
-            if let Some(mark) = self.marks.get_mut(start?.index()) {
-                *mark |= LINE;
-            }
-        }
-        Ok(())
-    }
-
     /// Whether control can come here other than from the instruction before.
     pub fn is_leader(&self, offset: u32) -> bool {
         self.marks
@@ -191,10 +198,25 @@ impl Bytecode {
         self.marks[offset as usize] & HANDLER != 0
     }
 
-    /// Whether a line begins here.
+    /// Whether a line begins here: at the first instruction of each run of instructions with one line.
     pub fn begins_line(&self, offset: u32) -> bool {
-        self.marks
-            .get(offset as usize)
-            .is_some_and(|mark| mark & LINE != 0)
+        self.lines
+            .get_or_init(|| self.read_lines())
+            .binary_search(&offset)
+            .is_ok()
+    }
+
+    #[cold]
+    fn read_lines(&self) -> Vec<u32> {
+        if self.code.is_null() {
+            return Vec::new();
+        }
+        // SAFETY: a live code object, by the contract of `decode`.
+        let table = unsafe { refs::bytes_contents((*self.code).co_linetable) };
+        Locations::new(table, 1)
+            .line_starts()
+            .map_while(Result::ok)
+            .map(|start| start.0)
+            .collect()
     }
 }

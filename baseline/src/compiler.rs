@@ -3,13 +3,13 @@
 //! Templates (`templates/`) are methods of `Compiler`, one `emit_<opcode>` each. The driver decodes, keeps the virtual stack right at block
 //! boundaries, places sites, and assembles cold code behind the function's end.
 
-use hotstamp_layout::ffi::{PyCodeObject, PyObject};
+use hotstamp_layout::ffi::{_Py_CODEUNIT, PyCodeObject, PyObject};
 use hotstamp_layout::refs;
 use hotstamp_runtime::code_data::{CodeData, HandlerEntry};
 use hotstamp_runtime::exits::ExitReason;
 use hotstamp_runtime::resume::table::{Place, TableBuilder};
 use hotstamp_runtime::site::{
-    CodePtr, Payload, SITE_HAS_PAYLOAD, SITE_NEXT_BEGINS_LINE, SITE_PUSHES_NULL, Site,
+    CodePtr, Payload, SITE_HAS_PAYLOAD, SITE_PUSHES_NULL, SITE_SUSPENDS, Site,
 };
 use hotstamp_runtime::{generators, helpers};
 
@@ -18,23 +18,6 @@ use crate::error::CompileError;
 use crate::masm::{Label, MacroAssembler, Mem, Reg};
 use crate::stubs::Stubs;
 use crate::vstack::{Entry, VirtualStack};
-
-/// A site as it will be written into the function's data.
-#[derive(Debug)]
-pub(crate) struct SitePlan {
-    target: CodePtr,
-    /// The instruction that the site belongs to.
-    at: u32,
-    instr_offset: u32,
-    helper: *const (),
-    stack_words: u16,
-    next_units: u8,
-    flags: u8,
-    oparg: u32,
-    byte_offset: u32,
-    payload: bool,
-    words: [u64; 4],
-}
 
 /// Names a planned site; its address is `Data + offset`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,8 +72,9 @@ pub struct Output {
     pub resume: Vec<u8>,
     /// Where suspended generators go on, by bytecode offset.
     pub resume_points: Vec<HandlerEntry>,
-    pub(crate) sites: Vec<SitePlan>,
-    pub(crate) site_bytes: u32,
+    /// The function's sites, as they stand behind its `CodeData`.
+    pub(crate) sites: Vec<u64>,
+    code_start: *mut _Py_CODEUNIT,
     /// Instructions that the bytecode has.
     pub instructions: usize,
 }
@@ -105,8 +89,12 @@ pub struct Compiler<'a, M> {
     pub(crate) cold: Vec<Cold>,
     /// The instruction being compiled.
     pub(crate) at: Instruction,
-    sites: Vec<SitePlan>,
-    site_bytes: u32,
+    sites: Vec<u64>,
+    code_start: *mut _Py_CODEUNIT,
+    /// Locals, cells and free variables.
+    nlocalsplus: usize,
+    /// Index of the word with which the site planned last begins.
+    last_site: usize,
     /// The labels of all offsets; those of leaders are used.
     leaders: Label,
     depths: Vec<i16>,
@@ -134,28 +122,35 @@ impl<'a, M: MacroAssembler> Compiler<'a, M> {
         code: *mut PyCodeObject,
         bytecode: &'a Bytecode,
     ) -> Self {
+        let count = bytecode.instructions.len();
         let mut m = M::new(address);
         let units = bytecode.units;
-        m.reserve(bytecode.instructions.len() * 24 + 64);
+        m.reserve(count * 24 + 64);
         let leaders = m.new_labels(units + 1);
         // SAFETY: a live code object.
-        let nlocalsplus = unsafe { refs::nlocalsplus(code) } as u32;
-        // SAFETY: as above.
-        let is_generator = unsafe { generators::makes_generator(code) };
+        let (nlocalsplus, code_start, is_generator) = unsafe {
+            (
+                refs::nlocalsplus(code),
+                refs::code_start(code),
+                generators::makes_generator(code),
+            )
+        };
         Compiler {
             m,
             stubs,
             code,
             bytecode,
-            stack: VirtualStack::new(nlocalsplus),
+            stack: VirtualStack::new(nlocalsplus as u32),
             cold: Vec::new(),
             at: Instruction::START,
-            sites: Vec::new(),
-            site_bytes: 0,
+            sites: Vec::with_capacity(count * 4 + 16),
+            code_start,
+            nlocalsplus,
+            last_site: 0,
             leaders,
             depths: vec![UNKNOWN; units + 1],
             handlers: Vec::new(),
-            resume: TableBuilder::default(),
+            resume: TableBuilder::with_capacity(count),
             stressed: false,
             next_index: 0,
             resume_points: Vec::new(),
@@ -199,7 +194,7 @@ impl<'a, M: MacroAssembler> Compiler<'a, M> {
             resume: self.resume.finish(),
             resume_points: self.resume_points,
             sites: self.sites,
-            site_bytes: self.site_bytes,
+            code_start: self.code_start,
             instructions: self.bytecode.instructions.len(),
         })
     }
@@ -243,6 +238,7 @@ impl<'a, M: MacroAssembler> Compiler<'a, M> {
     }
 
     /// Frames may be resumed here.
+    #[inline]
     fn note_resume_point(&mut self, instruction: Instruction) {
         if self.stressed {
             self.stack.store_canonical(&mut self.m);
@@ -250,13 +246,17 @@ impl<'a, M: MacroAssembler> Compiler<'a, M> {
             self.emit_stress_trip();
         }
         let code_offset = self.m.position() as u32;
-        let places = self.stack.entries().iter().map(|entry| match entry {
-            Entry::Memory => Place::Memory,
-            Entry::Local(_) | Entry::Const(_) => Place::Implied,
-            Entry::Acc => Place::Acc,
-        });
-        self.resume
-            .add(instruction.start, instruction.offset, code_offset, places);
+        let entries = self.stack.entries();
+        self.resume.add(
+            instruction.start,
+            instruction.offset,
+            code_offset,
+            entries.iter().map(|entry| match entry {
+                Entry::Memory => Place::Memory,
+                Entry::Local(_) | Entry::Const(_) => Place::Implied,
+                Entry::Acc => Place::Acc,
+            }),
+        );
     }
 
     /// Behind a call, whose result is in `Acc` and not on the operand stack yet: stressed code takes the way of an optimized callee's result.
@@ -336,68 +336,64 @@ impl<'a, M: MacroAssembler> Compiler<'a, M> {
         depth: usize,
         payload: bool,
     ) -> SiteRef {
-        let byte_offset = (size_of::<CodeData>() as u32) + self.site_bytes;
-        self.site_bytes += if payload {
-            Site::FULL_BYTES as u32
-        } else {
-            Site::HEADER_BYTES as u32
-        };
-        let frame_words = refs::FRAME_SPECIALS_SIZE + self.nlocalsplus() + depth;
-        let begins_line = self.bytecode.begins_line(self.at.next);
-        self.sites.push(SitePlan {
+        const HEADER: usize = Site::HEADER_BYTES / 8;
+        const FULL: usize = Site::FULL_BYTES / 8;
+        let first = self.sites.len();
+        let flags = if payload { SITE_HAS_PAYLOAD } else { 0 };
+        let site = Site {
             target,
-            at: self.at.offset,
-            instr_offset: self.at.offset,
+            // In the code object.
+            instr: self.code_start.wrapping_add(self.at.offset as usize),
             helper,
-            stack_words: frame_words as u16,
+            stack_words: (refs::FRAME_SPECIALS_SIZE + self.nlocalsplus + depth) as u16,
             next_units: (self.at.next - self.at.offset) as u8,
-            flags: if begins_line {
-                SITE_NEXT_BEGINS_LINE
-            } else {
-                0
-            } | if payload { SITE_HAS_PAYLOAD } else { 0 },
+            flags,
             oparg: self.at.oparg,
-            byte_offset,
-            payload,
-            words: [0; 4],
-        });
-        SiteRef { byte_offset }
+        };
+        self.sites.reserve(FULL);
+        // SAFETY: there is room for a site with its payload, of whose words none is left out.
+        unsafe {
+            let end = self.sites.as_mut_ptr().add(first);
+            end.cast::<Site>().write(site);
+            end.add(HEADER).cast::<Payload>().write(Payload::default());
+            self.sites
+                .set_len(first + if payload { FULL } else { HEADER });
+        }
+        self.last_site = first;
+        SiteRef {
+            byte_offset: (size_of::<CodeData>() + first * 8) as u32,
+        }
+    }
+
+    /// The site planned last.
+    fn last_site(&mut self) -> &mut Site {
+        // SAFETY: `plan_site` has written a site there.
+        unsafe { &mut *(&raw mut self.sites[self.last_site]).cast::<Site>() }
     }
 
     /// Sets what a word of the site's payload holds at first. The site is the one planned last.
     pub(crate) fn initialize_word(&mut self, site: SiteRef, index: usize, value: u64) {
-        if let Some(plan) = self.sites.last_mut() {
-            debug_assert_eq!(plan.byte_offset, site.byte_offset);
-            plan.words[index] = value;
-        }
+        let word = (site.byte_offset as usize - size_of::<CodeData>() + Site::HEADER_BYTES) / 8;
+        self.sites[word + index] = value;
     }
 
     /// Makes the site planned last say what a frame holds that is suspended there: `instr_ptr` behind the instruction, and the generator's state.
-    pub(crate) fn mark_suspends(&mut self, site: SiteRef, state: u32) {
-        let next = self.at.next;
-        if let Some(plan) = self.sites.last_mut() {
-            debug_assert_eq!(plan.byte_offset, site.byte_offset);
-            plan.instr_offset = next;
-            plan.oparg = state;
-        }
+    pub(crate) fn mark_suspends(&mut self, state: u32) {
+        let next = self.code_start.wrapping_add(self.at.next as usize);
+        let site = self.last_site();
+        site.instr = next;
+        site.oparg = state;
+        site.flags |= SITE_SUSPENDS;
     }
 
     /// Marks the site planned last as pushing a null behind its value.
     pub(crate) fn mark_pushes_null(&mut self) {
-        if let Some(plan) = self.sites.last_mut() {
-            plan.flags |= SITE_PUSHES_NULL;
-        }
+        self.last_site().flags |= SITE_PUSHES_NULL;
     }
 
     /// A word of the site's payload.
     pub(crate) fn payload_word(&self, site: SiteRef, index: usize) -> Mem {
         Reg::Data.at(site.byte_offset as usize + Site::HEADER_BYTES + index * 8)
-    }
-
-    /// Locals, cells and free variables.
-    pub(crate) fn nlocalsplus(&self) -> usize {
-        // SAFETY: a live code object.
-        unsafe { refs::nlocalsplus(self.code) }
     }
 
     /// A constant of the code object (borrowed).
@@ -539,50 +535,37 @@ pub struct SiteInfo {
 impl Output {
     /// The sites, in order, for listings.
     pub fn sites(&self) -> impl Iterator<Item = SiteInfo> {
-        self.sites.iter().map(|plan| SiteInfo {
-            byte_offset: plan.byte_offset,
-            instruction: plan.at,
-            target: plan.target,
-            helper: if plan.at == plan.instr_offset {
-                plan.helper
-            } else {
-                std::ptr::null()
-            },
-            suspends_at: (plan.at != plan.instr_offset).then_some(plan.helper.addr() as u16),
-            bytes: if plan.payload {
+        let mut rest = 0;
+        std::iter::from_fn(move || {
+            let at = rest;
+            let words = self.sites.get(at..)?;
+            if words.is_empty() {
+                return None;
+            }
+            // SAFETY: sites stand one behind the other, as `plan_site` has written them.
+            let site = unsafe { &*words.as_ptr().cast::<Site>() };
+            let bytes = if site.flags & SITE_HAS_PAYLOAD != 0 {
                 Site::FULL_BYTES
             } else {
                 Site::HEADER_BYTES
-            },
+            };
+            rest += bytes / 8;
+            let suspends = site.flags & SITE_SUSPENDS != 0;
+            let behind = usize::from(suspends) * usize::from(site.next_units);
+            let offset = (site.instr.addr() - self.code_start.addr()) / size_of::<_Py_CODEUNIT>();
+            Some(SiteInfo {
+                byte_offset: (size_of::<CodeData>() + at * 8) as u32,
+                instruction: (offset - behind) as u32,
+                target: site.target,
+                helper: if suspends {
+                    std::ptr::null()
+                } else {
+                    site.helper
+                },
+                suspends_at: suspends.then_some(site.helper.addr() as u16),
+                bytes,
+            })
         })
-    }
-
-    /// Writes the planned sites behind the header of `data`.
-    ///
-    /// # Safety
-    /// `data` has room for `site_bytes` behind its header; its `code_start` is set.
-    pub(crate) unsafe fn write_sites(&self, data: *mut CodeData) {
-        for plan in &self.sites {
-            // SAFETY: offsets were handed out within `site_bytes`, 8-byte aligned.
-            unsafe {
-                let site = data
-                    .cast::<u8>()
-                    .add(plan.byte_offset as usize)
-                    .cast::<Site>();
-                site.write(Site {
-                    target: plan.target,
-                    instr: (*data).code_start.add(plan.instr_offset as usize),
-                    helper: plan.helper,
-                    stack_words: plan.stack_words,
-                    next_units: plan.next_units,
-                    flags: plan.flags,
-                    oparg: plan.oparg,
-                });
-                if plan.payload {
-                    Site::payload(site).write(Payload { words: plan.words });
-                }
-            }
-        }
     }
 }
 

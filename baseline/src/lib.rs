@@ -153,8 +153,8 @@ unsafe fn stamp(
         if stress::modes().resume {
             compiler.stress_resume();
         }
-        let output = compiler.compile()?;
-        let data = install(memory, address, code, globals, builtins, &output)?;
+        let mut output = compiler.compile()?;
+        let data = install(memory, address, code, globals, builtins, &mut output)?;
         Ok((data, output.instructions))
     }
 }
@@ -166,7 +166,7 @@ unsafe fn install(
     code: *mut PyCodeObject,
     globals: *mut PyObject,
     builtins: *mut PyObject,
-    output: &Output,
+    output: &mut Output,
 ) -> Result<*mut CodeData, CompileError> {
     // SAFETY: as `stamp`; the block is owned by the registry from here on.
     unsafe {
@@ -190,12 +190,11 @@ unsafe fn install(
                 frame_words: refs::framesize(code) as u32,
                 flags: if simple { SIMPLE_ARGUMENTS } else { 0 },
             },
-            output.site_bytes as usize,
+            &output.sites,
             &output.handlers,
             &output.resume,
         );
-        output.write_sites(data);
-        let mut bytes = output.code.clone();
+        let mut bytes = std::mem::take(&mut output.code);
         let body = bytes.len().next_multiple_of(16);
         bytes.resize(body, 0);
         // In front of the stub: the mark by which callers know it, and its data.

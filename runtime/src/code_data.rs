@@ -107,28 +107,56 @@ pub struct NewCode {
     pub flags: u32,
 }
 
+/// What stands where in the block of a `CodeData`: header, sites, handlers, resume table.
+struct Placement {
+    layout: Layout,
+    handlers: usize,
+    resume: usize,
+}
+
+impl Placement {
+    fn of(site_bytes: usize, handlers: usize, resume_bytes: usize) -> Placement {
+        // Each part's size is a multiple of the next one's alignment.
+        const { assert!(align_of::<CodeData>() == align_of::<u64>()) };
+        let handlers_at = size_of::<CodeData>() + site_bytes;
+        let resume = handlers_at + handlers * size_of::<HandlerEntry>();
+        let layout = Layout::from_size_align(resume + resume_bytes, align_of::<CodeData>())
+            .expect("the data of a function fits into memory");
+        Placement {
+            layout,
+            handlers: handlers_at,
+            resume,
+        }
+    }
+}
+
 impl CodeData {
-    /// Allocates data with room for sites. Its code is set by `set_code`.
+    /// Allocates data with its sites (in words) and tables. Its code is set by `set_code`.
     ///
     /// # Safety
     /// The pointers in `new` are live objects of their kinds.
     pub unsafe fn allocate(
         new: NewCode,
-        site_bytes: usize,
+        sites: &[u64],
         handlers: &[HandlerEntry],
         resume: &[u8],
     ) -> *mut CodeData {
-        let layout = Self::layout(site_bytes);
+        let place = Placement::of(size_of_val(sites), handlers.len(), resume.len());
         // SAFETY: the layout is not empty; the block is written before it is used.
-        let data = unsafe { std::alloc::alloc(layout) }.cast::<CodeData>();
+        let data = unsafe { std::alloc::alloc(place.layout) }.cast::<CodeData>();
         if data.is_null() {
-            std::alloc::handle_alloc_error(layout);
+            std::alloc::handle_alloc_error(place.layout);
         }
-        let handler_count = handlers.len();
-        let metadata_bytes = layout.size() + size_of_val(handlers) + resume.len();
-        let handlers = Box::into_raw(handlers.to_vec().into_boxed_slice());
-        let resume_bytes = resume.len() as u32;
-        let resume = Box::into_raw(resume.to_vec().into_boxed_slice());
+        // SAFETY: the block has room for all of them behind the header, at these offsets.
+        let (handlers_at, resume_at) = unsafe {
+            let site_words = data.add(1).cast::<u64>();
+            site_words.copy_from_nonoverlapping(sites.as_ptr(), sites.len());
+            let handlers_at = data.byte_add(place.handlers).cast::<HandlerEntry>();
+            handlers_at.copy_from_nonoverlapping(handlers.as_ptr(), handlers.len());
+            let resume_at = data.byte_add(place.resume).cast::<u8>();
+            resume_at.copy_from_nonoverlapping(resume.as_ptr(), resume.len());
+            (handlers_at, resume_at)
+        };
         // SAFETY: freshly allocated for exactly this; `code` is live.
         unsafe {
             data.write(CodeData {
@@ -149,17 +177,17 @@ impl CodeData {
                 flags: new.flags,
                 leave: 0,
                 heat: crate::optimize::hotness::threshold(),
-                handler_count: handler_count as u32,
-                handlers: handlers.cast(),
+                handler_count: handlers.len() as u32,
+                handlers: handlers_at,
                 resume_table: std::ptr::null_mut(),
                 baseline: CodePtr(std::ptr::null()),
                 c_entry: new.c_entry,
                 optimized: CodePtr(std::ptr::null()),
-                resume: resume.cast(),
-                resume_bytes,
+                resume: resume_at,
+                resume_bytes: resume.len() as u32,
                 code_bytes: 0,
-                metadata_bytes: metadata_bytes as u32,
-                site_bytes: site_bytes as u32,
+                metadata_bytes: place.layout.size() as u32,
+                site_bytes: size_of_val(sites) as u32,
                 calls: 0,
                 resumptions: 0,
             });
@@ -200,13 +228,6 @@ impl CodeData {
         Some(point.address)
     }
 
-    fn layout(site_bytes: usize) -> Layout {
-        Layout::new::<CodeData>()
-            .extend(Layout::array::<u64>(site_bytes / 8).expect("sites fit into memory"))
-            .expect("sites fit into memory")
-            .0
-    }
-
     /// Sets body and call stub, which were published as one piece of `code_bytes` bytes at `body`.
     ///
     /// # Safety
@@ -234,21 +255,15 @@ impl CodeData {
                 crate::code_memory::CodeMemory::global()
                     .free((*data).baseline, (*data).code_bytes as usize);
             }
-            let handlers = std::ptr::slice_from_raw_parts_mut(
-                (*data).handlers.cast_mut(),
-                (*data).handler_count as usize,
-            );
-            drop(Box::from_raw(handlers));
-            let resume = std::ptr::slice_from_raw_parts_mut(
-                (*data).resume.cast_mut(),
-                (*data).resume_bytes as usize,
-            );
-            drop(Box::from_raw(resume));
             if !(*data).resume_table.is_null() {
                 ResumeTable::release((*data).resume_table);
             }
-            let layout = Self::layout((*data).site_bytes as usize);
-            std::alloc::dealloc(data.cast(), layout);
+            let place = Placement::of(
+                (*data).site_bytes as usize,
+                (*data).handler_count as usize,
+                (*data).resume_bytes as usize,
+            );
+            std::alloc::dealloc(data.cast(), place.layout);
         }
     }
 

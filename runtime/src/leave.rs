@@ -6,7 +6,8 @@ use hotstamp_layout::refs::StackRef;
 use crate::Frame;
 use crate::code_data::CodeData;
 use crate::entry::stale;
-use crate::site::{SITE_NEXT_BEGINS_LINE, SITE_PUSHES_NULL, Site};
+use crate::resume::begins_line;
+use crate::site::{SITE_PUSHES_NULL, Site};
 
 /// Compiled code goes on.
 pub const STAY: isize = 0;
@@ -43,7 +44,12 @@ pub unsafe extern "C" fn after_operation(
         // An exhausted iterator (FOR_ITER gives null) jumps: it leaves at a later poll.
         let jumps = value == StackRef::NULL.bits;
         let must_leave = !jumps && (stale(tstate) || (*data).leave != 0);
-        if !must_leave || (*site).flags & SITE_NEXT_BEGINS_LINE != 0 {
+        if !must_leave {
+            return STAY;
+        }
+        let next = (*site).instr.add(usize::from((*site).next_units));
+        // Its LINE event would be lost.
+        if begins_line(data, next.offset_from_unsigned((*data).code_start) as u32) {
             return STAY;
         }
         if value != 0 {
@@ -60,7 +66,7 @@ pub unsafe extern "C" fn after_operation(
                 (*frame).stackpointer = (*frame).stackpointer.add(1);
             }
         }
-        (*frame).instr_ptr = (*site).instr.add(usize::from((*site).next_units));
+        (*frame).instr_ptr = next;
         LEAVE
     }
 }

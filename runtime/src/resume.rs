@@ -397,7 +397,10 @@ unsafe fn leave(
 }
 
 /// Whether a line begins at `start`: the instruction has another line than the one in front of it.
-unsafe fn begins_line(data: *mut CodeData, start: u32) -> bool {
+///
+/// # Safety
+/// `data` is live data.
+pub(crate) unsafe fn begins_line(data: *mut CodeData, start: u32) -> bool {
     // SAFETY: the data's code object is live, and keeps its table.
     let table = unsafe { refs::bytes_contents((*(*data).code).co_linetable) };
     Locations::new(table, 1)

@@ -59,8 +59,8 @@ pub struct Payload {
     pub words: [u64; 4],
 }
 
-/// `Site::flags`: the next instruction begins a line, so handing the frame over in front of it would lose its LINE event.
-pub const SITE_NEXT_BEGINS_LINE: u8 = 1;
+/// `Site::flags`: the instruction suspends the frame, and `instr` is the one behind it.
+pub const SITE_SUSPENDS: u8 = 1;
 
 /// `Site::flags`: the instruction pushes a null behind its value.
 pub const SITE_PUSHES_NULL: u8 = 2;

@@ -36,7 +36,7 @@ impl<M: MacroAssembler> Compiler<'_, M> {
         let site = self.plan_site(stub, std::ptr::without_provenance(word), depth, false);
         const { assert!(ffi::FRAME_SUSPENDED_YIELD_FROM == ffi::FRAME_SUSPENDED + 1) };
         let state = ffi::FRAME_SUSPENDED + oparg as i32;
-        self.mark_suspends(site, state as u32);
+        self.mark_suspends(state as u32);
         self.load_site(site);
         self.m.jump_near(stub);
         self.end_at_resume_point()

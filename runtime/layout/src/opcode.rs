@@ -60,6 +60,23 @@ static CONTROL: [u8; 256] = {
     table
 };
 
+/// By number: the base opcode of what is one or specialises one. Not of what the instruments put in, which can stand for any.
+static COMPILED: [Option<Opcode>; 256] = {
+    let mut table = [None; 256];
+    let mut number = 0;
+    while number < table.len() {
+        let base = BASES[number];
+        if OPCODES[number].is_some()
+            && BASES[base as usize] as u8 == base as u8
+            && (base as u32) < MIN_SPECIALIZED_OPCODE
+        {
+            table[number] = Some(base);
+        }
+        number += 1;
+    }
+    table
+};
+
 /// Code units of inline cache behind an instruction with this number, which need not be an opcode.
 #[inline]
 pub(crate) fn caches_of(number: u8) -> usize {
@@ -74,6 +91,12 @@ impl Opcode {
     #[inline]
     pub fn from_u8(number: u8) -> Option<Self> {
         OPCODES[usize::from(number)]
+    }
+
+    /// The base opcode of the one with this number, unless only the code object's own data can tell.
+    #[inline]
+    pub fn compiled(number: u8) -> Option<Self> {
+        COMPILED[usize::from(number)]
     }
 
     /// Every opcode, by number.

@@ -36,17 +36,34 @@ const DROP_NUMBER: u8 = 3;
 const IN_MEMORY: u8 = 1 << 2;
 const WHOLE: u8 = 3;
 
+/// How the operand stack differs from that of the instruction before.
+#[derive(Clone, Copy, Debug)]
+struct Change {
+    /// Byte B.
+    byte: u8,
+    dropped: usize,
+}
+
 /// Writes a table. Instructions come in order.
 #[derive(Debug, Default)]
 pub struct TableBuilder {
     bytes: Vec<u8>,
     start: u32,
     code_offset: u32,
+    /// The operand stack of the instruction before.
     places: Vec<Place>,
-    next: Vec<Place>,
 }
 
 impl TableBuilder {
+    /// For about so many instructions.
+    pub fn with_capacity(instructions: usize) -> Self {
+        TableBuilder {
+            bytes: Vec::with_capacity(2 * instructions + 16),
+            places: Vec::with_capacity(16),
+            ..TableBuilder::default()
+        }
+    }
+
     /// Adds the instruction whose EXTENDED_ARG prefixes, if any, begin at `start` and which itself stands at `offset` (both in code units). Its machine code begins `code_offset` bytes
     /// from the body's start; `places` is the operand stack, from the bottom.
     #[inline]
@@ -55,12 +72,29 @@ impl TableBuilder {
         start: u32,
         offset: u32,
         code_offset: u32,
-        places: impl Iterator<Item = Place>,
+        places: impl ExactSizeIterator<Item = Place>,
     ) {
         let units = start - self.start;
         let prefixes = offset - start;
-        let direct = (1..=7).contains(&units) && prefixes == 0;
         let code = code_offset - self.code_offset;
+        let (after, pushed, change) = self.stack_change(places);
+        if (1..=7).contains(&units) && prefixes == 0 && code < NUMBER_FOLLOWS_CODE && pushed <= 2 {
+            let first = units as u8 | (code as u8) << 3;
+            self.bytes.extend_from_slice(&[first, change.byte]);
+            if change.byte & 3 == DROP_NUMBER {
+                self.number(change.dropped as u32);
+            }
+        } else {
+            self.add_long(units, prefixes, code, pushed, change);
+        }
+        debug_assert_eq!(self.places.len(), after);
+        (self.start, self.code_offset) = (start, code_offset);
+    }
+
+    /// What does not fit two bytes.
+    #[inline(never)]
+    fn add_long(&mut self, units: u32, prefixes: u32, code: u32, pushed: usize, change: Change) {
+        let direct = (1..=7).contains(&units) && prefixes == 0;
         let short = code.min(NUMBER_FOLLOWS_CODE);
         self.bytes
             .push(if direct { units as u8 } else { 0 } | (short as u8) << 3);
@@ -71,57 +105,57 @@ impl TableBuilder {
         if short == NUMBER_FOLLOWS_CODE {
             self.number(code);
         }
-        self.next.clear();
-        self.next.extend(places);
-        self.stack_change();
-        std::mem::swap(&mut self.places, &mut self.next);
-        (self.start, self.code_offset) = (start, code_offset);
-    }
-
-    #[inline]
-    fn stack_change(&mut self) {
-        let (before, after) = (&self.places, &self.next);
-        // The fewest dropped that leave at most two to push.
-        for flushed in [false, true] {
-            let same = before
-                .iter()
-                .zip(after)
-                .take_while(|(old, new)| {
-                    if flushed {
-                        **new == Place::Memory
-                    } else {
-                        old == new
-                    }
-                })
-                .count();
-            let pushed = after.len() - same;
-            if pushed > 2 {
-                continue;
-            }
-            let dropped = before.len() - same;
-            let kinds = match after[same..] {
-                [] => 0,
-                [only] => only as u8,
-                [first, second, ..] => first as u8 * 3 + second as u8,
-            };
-            let shown = dropped.min(DROP_NUMBER as usize) as u8;
-            self.bytes.push(
-                shown | if flushed { IN_MEMORY } else { 0 } | (pushed as u8) << 3 | kinds << 5,
-            );
-            if shown == DROP_NUMBER {
-                self.number(dropped as u32);
+        if pushed <= 2 {
+            self.bytes.push(change.byte);
+            if change.byte & 3 == DROP_NUMBER {
+                self.number(change.dropped as u32);
             }
             return;
         }
         self.bytes.push(WHOLE << 3);
-        self.number(self.next.len() as u32);
-        for four in self.next.chunks(4) {
-            let packed = four
-                .iter()
-                .enumerate()
-                .map(|(index, place)| (*place as u8) << (2 * index));
-            self.bytes.push(packed.sum());
+        self.number(self.places.len() as u32);
+        for index in (0..self.places.len()).step_by(4) {
+            let four = self.places[index..].iter().take(4).enumerate();
+            let packed = four.map(|(index, place)| (*place as u8) << (2 * index));
+            let packed = packed.sum();
+            self.bytes.push(packed);
         }
+    }
+
+    /// Takes the operand stack over; gives its depth, how many entries are to be shown as pushed, and byte B if they are two at most.
+    #[inline(always)]
+    fn stack_change(
+        &mut self,
+        places: impl ExactSizeIterator<Item = Place>,
+    ) -> (usize, usize, Change) {
+        let (before, after) = (self.places.len(), places.len());
+        // Entries from the bottom that are as before, and that are in memory.
+        let (mut same, mut in_memory) = (0, 0);
+        if after > before {
+            self.places.resize(after, Place::Memory);
+        }
+        for (index, (old, new)) in self.places.iter_mut().zip(places).enumerate() {
+            same += usize::from(same == index && *old == new);
+            in_memory += usize::from(in_memory == index && new == Place::Memory);
+            *old = new;
+        }
+        self.places.truncate(after);
+        same = same.min(before);
+        in_memory = in_memory.min(before);
+        // The fewest dropped that leave at most two to push.
+        let flushed = after - same > 2;
+        let kept = if flushed { in_memory } else { same };
+        let (pushed, dropped) = (after - kept, before - kept);
+        let kinds = match self.places[kept..] {
+            [] => 0,
+            [only] => only as u8,
+            [first, second, ..] => first as u8 * 3 + second as u8,
+        };
+        let byte = dropped.min(DROP_NUMBER as usize) as u8
+            | if flushed { IN_MEMORY } else { 0 }
+            | (pushed.min(2) as u8) << 3
+            | kinds << 5;
+        (after, pushed, Change { byte, dropped })
     }
 
     #[inline]

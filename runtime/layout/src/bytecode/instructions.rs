@@ -1,7 +1,9 @@
 //! The instructions of a piece of bytecode, one by one.
 
-use super::{BytecodeOffset, DecodeError};
+use super::{BytecodeOffset, DecodeError, unit_at};
+use crate::ffi::PyCodeObject;
 use crate::opcode::Opcode;
+use crate::refs::{code_len, code_start};
 
 /// An instruction with its `EXTENDED_ARG` prefixes folded in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -51,6 +53,114 @@ impl Instruction {
     }
 }
 
+/// Reads the instruction that starts at a code unit, of `len` in all. `unit` gives the base opcode and argument of a unit, which may be behind the end.
+#[inline(always)]
+fn instruction_at(
+    len: u32,
+    start: u32,
+    unit: impl Fn(BytecodeOffset) -> Result<Option<(Opcode, u8)>, DecodeError>,
+) -> Result<Instruction, DecodeError> {
+    let start = BytecodeOffset(start);
+    let mut oparg: u32 = 0;
+    let mut offset = start;
+    loop {
+        let Some((opcode, byte)) = unit(offset)? else {
+            return Err(DecodeError::Truncated(start));
+        };
+        oparg |= u32::from(byte);
+        if opcode != Opcode::EXTENDED_ARG {
+            let next = BytecodeOffset(offset.0 + 1 + opcode.caches() as u32);
+            if next.0 > len {
+                return Err(DecodeError::Truncated(start));
+            }
+            return Ok(Instruction {
+                start,
+                offset,
+                opcode,
+                oparg,
+                next,
+            });
+        }
+        // C keeps the argument in an int: a shift into the sign bit is an error here.
+        if oparg >> 23 != 0 {
+            return Err(DecodeError::ArgumentTooLarge(start));
+        }
+        oparg <<= 8;
+        offset.0 += 1;
+    }
+}
+
+/// The base opcode with this number or behind it.
+fn base_opcode(offset: BytecodeOffset, number: u8) -> Result<Opcode, DecodeError> {
+    let opcode = Opcode::from_u8(number)
+        .ok_or(DecodeError::UnknownOpcode(offset, number))?
+        .base();
+    if opcode.is_base() {
+        Ok(opcode)
+    } else {
+        Err(DecodeError::Unresolved(offset, opcode))
+    }
+}
+
+/// Iterates over the instructions of a live code object, as [`Decoder`] does over what `base_code` gives of it, without copying them.
+#[derive(Clone, Debug)]
+pub struct LiveDecoder {
+    co: *mut PyCodeObject,
+    units: *const [u8; 2],
+    len: u32,
+    at: u32,
+}
+
+impl LiveDecoder {
+    /// Reads from the start.
+    ///
+    /// # Safety
+    /// `co` points to a code object that lives as long as this, and the GIL is held all the while.
+    pub unsafe fn new(co: *mut PyCodeObject) -> Self {
+        // SAFETY: see above.
+        unsafe {
+            Self {
+                co,
+                units: code_start(co).cast(),
+                len: code_len(co) as u32,
+                at: 0,
+            }
+        }
+    }
+
+    /// What the interpreter replaced.
+    #[cold]
+    fn resolve(&self, offset: BytecodeOffset) -> Result<Option<(Opcode, u8)>, DecodeError> {
+        // SAFETY: by the contract of `new`; the caller has compared the offset, at which an instruction stands.
+        let [number, byte] = unsafe { unit_at(self.co, offset.index()) };
+        Ok(Some((base_opcode(offset, number)?, byte)))
+    }
+}
+
+impl Iterator for LiveDecoder {
+    type Item = Result<Instruction, DecodeError>;
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.at >= self.len {
+            return None;
+        }
+        let instruction = instruction_at(self.len, self.at, |offset| {
+            if offset.0 >= self.len {
+                return Ok(None);
+            }
+            // SAFETY: inside of the code, by the contract of `new`.
+            let [number, byte] = unsafe { *self.units.add(offset.index()) };
+            match Opcode::compiled(number) {
+                Some(opcode) => Ok(Some((opcode, byte))),
+                None => self.resolve(offset),
+            }
+        });
+        self.at = instruction.as_ref().map_or(self.len, |i| i.next.0);
+        Some(instruction)
+    }
+}
+
 /// Iterates over the instructions of a slice of bytecode: what `co_code` holds, or `base_code` gives.
 ///
 /// Specialised and instrumented opcodes are taken back to what they stand for. It ends after the first error.
@@ -79,48 +189,17 @@ impl<'a> Decoder<'a> {
 
     #[inline]
     fn decode(&mut self) -> Result<Instruction, DecodeError> {
-        let start = BytecodeOffset(self.at);
-        let mut oparg: u32 = 0;
-        let mut at = self.at;
-        loop {
-            let offset = BytecodeOffset(at);
+        instruction_at(self.len(), self.at, |offset| {
             let index = offset.index() * 2;
             let Some(&[number, byte]) = self
                 .code
                 .get(index..index + 2)
                 .and_then(|unit| unit.as_array())
             else {
-                return Err(DecodeError::Truncated(start));
+                return Ok(None);
             };
-            oparg |= u32::from(byte);
-            let opcode = Opcode::from_u8(number)
-                .ok_or(DecodeError::UnknownOpcode(offset, number))?
-                .base();
-            match opcode {
-                Opcode::EXTENDED_ARG => {
-                    // C keeps the argument in an int: a shift into the sign bit is an error here.
-                    if oparg >> 23 != 0 {
-                        return Err(DecodeError::ArgumentTooLarge(start));
-                    }
-                    oparg <<= 8;
-                    at += 1;
-                }
-                _ if !opcode.is_base() => return Err(DecodeError::Unresolved(offset, opcode)),
-                _ => {
-                    let next = BytecodeOffset(at + 1 + opcode.caches() as u32);
-                    if next.0 > self.len() {
-                        return Err(DecodeError::Truncated(start));
-                    }
-                    return Ok(Instruction {
-                        start,
-                        offset,
-                        opcode,
-                        oparg,
-                        next,
-                    });
-                }
-            }
-        }
+            Ok(Some((base_opcode(offset, number)?, byte)))
+        })
     }
 }
 
