@@ -3,13 +3,14 @@
 use std::cell::OnceCell;
 
 use hotstamp_layout::bytecode::{
-    self as layout, DecodeError, Decoder, ExceptionEntries, LiveDecoder, Locations,
+    self as layout, BytecodeOffset, DecodeError, Decoder, ExceptionEntries, LiveCode, Locations,
 };
 use hotstamp_layout::ffi::PyCodeObject;
 use hotstamp_layout::opcode::Opcode;
 use hotstamp_layout::refs;
 
 use crate::error::CompileError;
+use crate::spare::Spare;
 
 /// One instruction, its EXTENDED_ARG prefixes folded in. Offsets are in code units.
 #[derive(Clone, Copy, Debug)]
@@ -86,10 +87,32 @@ impl Bytecode {
     /// # Safety
     /// `code` is a live code object, and stays one while the decoded bytecode exists; GIL held.
     pub unsafe fn decode(code: *mut PyCodeObject) -> Result<Bytecode, CompileError> {
+        // SAFETY: passed on.
+        unsafe { Self::decode_in(code, &mut Spare::default()) }
+    }
+
+    /// As `decode`, in spare memory.
+    ///
+    /// # Errors
+    /// See `decode`.
+    ///
+    /// # Safety
+    /// See `decode`.
+    pub(crate) unsafe fn decode_in(
+        code: *mut PyCodeObject,
+        spare: &mut Spare,
+    ) -> Result<Bytecode, CompileError> {
         // SAFETY: a live code object, whose tables it keeps alive.
         unsafe {
             let table = refs::bytes_contents((*code).co_exceptiontable);
-            let mut decoded = Self::read(refs::code_len(code), LiveDecoder::new(code), table)?;
+            let live = LiveCode::new(code);
+            let mut decoded = Self::read(
+                spare,
+                live.len(),
+                |at| live.unit(at),
+                |at| live.instruction(at),
+                table,
+            )?;
             decoded.code = code;
             Ok(decoded)
         }
@@ -100,33 +123,63 @@ impl Bytecode {
     /// # Errors
     /// See `decode`.
     pub fn from_bytes(bytes: &[u8], exception_table: &[u8]) -> Result<Bytecode, CompileError> {
-        Self::read(bytes.len() / 2, Decoder::new(bytes), exception_table)
+        let instruction = |at| {
+            let mut decoder = Decoder::starting_at(bytes, BytecodeOffset(at));
+            let end = DecodeError::Truncated(BytecodeOffset(at));
+            decoder.next().unwrap_or(Err(end))
+        };
+        let units = bytes.len() / 2;
+        Self::read(
+            &mut Spare::default(),
+            units,
+            |_| None,
+            instruction,
+            exception_table,
+        )
     }
 
     #[inline(always)]
     fn read(
+        spare: &mut Spare,
         units: usize,
-        decoder: impl Iterator<Item = Result<layout::Instruction, DecodeError>>,
+        unit: impl Fn(u32) -> Option<(Opcode, u8)>,
+        instruction: impl Fn(u32) -> Result<layout::Instruction, DecodeError>,
         exception_table: &[u8],
     ) -> Result<Bytecode, CompileError> {
-        let mut instructions = Vec::with_capacity(units / 2);
-        let mut marks = vec![0u8; units + 1];
+        let mut instructions = std::mem::take(&mut spare.instructions);
+        instructions.clear();
+        instructions.reserve(units / 2);
+        let mut marks = std::mem::take(&mut spare.marks);
+        marks.clear();
+        marks.resize(units + 1, 0);
         let (mut makes_cells_first, mut resumed) = (false, false);
-        for decoded in decoder {
-            let layout::Instruction {
-                start,
-                offset,
-                opcode,
-                oparg,
-                next,
-            } = decoded?;
-            let instruction = Instruction {
-                start: start.0,
-                offset: offset.0,
-                next: next.0,
-                opcode,
-                oparg,
+        let mut at = 0;
+        while (at as usize) < units {
+            let plain = unit(at).filter(|&(opcode, _)| opcode != Opcode::EXTENDED_ARG);
+            let instruction = match plain {
+                Some((opcode, byte)) => Instruction {
+                    start: at,
+                    offset: at,
+                    next: at + 1 + opcode.caches() as u32,
+                    opcode,
+                    oparg: u32::from(byte),
+                },
+                None => {
+                    let decoded = instruction(at)?;
+                    Instruction {
+                        start: decoded.start.0,
+                        offset: decoded.offset.0,
+                        next: decoded.next.0,
+                        opcode: decoded.opcode,
+                        oparg: decoded.oparg,
+                    }
+                }
             };
+            at = instruction.next;
+            if at as usize > units {
+                return Err(DecodeError::Truncated(BytecodeOffset(instruction.start)).into());
+            }
+            let opcode = instruction.opcode;
             if opcode.is_jump() {
                 let mut target = instruction.jump_target() as usize;
                 if opcode == Opcode::FOR_ITER {
@@ -142,7 +195,7 @@ impl Bytecode {
                 Opcode::RESUME => resumed = true,
                 Opcode::RETURN_GENERATOR | Opcode::YIELD_VALUE => {
                     *marks
-                        .get_mut(next.index())
+                        .get_mut(at as usize)
                         .ok_or(CompileError::BadBytecode("a yield at the end"))? |=
                         LEADER | RESUME_POINT;
                 }
@@ -179,6 +232,12 @@ impl Bytecode {
             }
         }
         Ok(())
+    }
+
+    /// Gives back the memory that `decode_in` took.
+    pub(crate) fn give_back(self, spare: &mut Spare) {
+        spare.instructions = self.instructions;
+        spare.marks = self.marks;
     }
 
     /// Whether control can come here other than from the instruction before.

@@ -7,7 +7,7 @@ use hotstamp_layout::ffi::{_Py_CODEUNIT, PyCodeObject, PyObject};
 use hotstamp_layout::refs;
 use hotstamp_runtime::code_data::{CodeData, HandlerEntry};
 use hotstamp_runtime::exits::ExitReason;
-use hotstamp_runtime::resume::table::{Place, TableBuilder};
+use hotstamp_runtime::resume::table::TableBuilder;
 use hotstamp_runtime::site::{
     CodePtr, Payload, SITE_HAS_PAYLOAD, SITE_PUSHES_NULL, SITE_SUSPENDS, Site,
 };
@@ -16,6 +16,7 @@ use hotstamp_runtime::{generators, helpers};
 use crate::bytecode::{Bytecode, Instruction};
 use crate::error::CompileError;
 use crate::masm::{Label, MacroAssembler, Mem, Reg};
+use crate::spare::Spare;
 use crate::stubs::Stubs;
 use crate::vstack::{Entry, VirtualStack};
 
@@ -26,7 +27,7 @@ pub(crate) struct SiteRef {
 }
 
 /// Code that stands behind the function's end.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) enum Cold {
     /// The object in `A1` died: free it, then go on at `back`.
     Dealloc {
@@ -75,6 +76,10 @@ pub struct Output {
     /// The function's sites, as they stand behind its `CodeData`.
     pub(crate) sites: Vec<u64>,
     code_start: *mut _Py_CODEUNIT,
+    /// Memory that is given back.
+    entries: Vec<Entry>,
+    cold: Vec<Cold>,
+    depths: Vec<i16>,
     /// Instructions that the bytecode has.
     pub instructions: usize,
 }
@@ -88,7 +93,7 @@ pub struct Compiler<'a, M> {
     pub(crate) stack: VirtualStack,
     pub(crate) cold: Vec<Cold>,
     /// The instruction being compiled.
-    pub(crate) at: Instruction,
+    pub(crate) at: &'a Instruction,
     sites: Vec<u64>,
     code_start: *mut _Py_CODEUNIT,
     /// Locals, cells and free variables.
@@ -122,11 +127,28 @@ impl<'a, M: MacroAssembler> Compiler<'a, M> {
         code: *mut PyCodeObject,
         bytecode: &'a Bytecode,
     ) -> Self {
+        // SAFETY: passed on.
+        unsafe { Self::new_in(address, stubs, code, bytecode, &mut Spare::default()) }
+    }
+
+    /// As `new`, in spare memory, which `Output::give_back` gives back.
+    ///
+    /// # Safety
+    /// See `new`.
+    pub(crate) unsafe fn new_in(
+        address: CodePtr,
+        stubs: &'a Stubs,
+        code: *mut PyCodeObject,
+        bytecode: &'a Bytecode,
+        spare: &mut Spare,
+    ) -> Self {
         let count = bytecode.instructions.len();
         let mut m = M::new(address);
         let units = bytecode.units;
-        m.reserve(count * 24 + 64);
+        m.write_into(std::mem::take(&mut spare.code), count * 24 + 64);
         let leaders = m.new_labels(units + 1);
+        let mut depths = emptied(&mut spare.depths);
+        depths.resize(units + 1, UNKNOWN);
         // SAFETY: a live code object.
         let (nlocalsplus, code_start, is_generator) = unsafe {
             (
@@ -140,20 +162,20 @@ impl<'a, M: MacroAssembler> Compiler<'a, M> {
             stubs,
             code,
             bytecode,
-            stack: VirtualStack::new(nlocalsplus as u32),
-            cold: Vec::new(),
-            at: Instruction::START,
-            sites: Vec::with_capacity(count * 4 + 16),
+            stack: VirtualStack::new_in(std::mem::take(&mut spare.entries), nlocalsplus as u32),
+            cold: emptied(&mut spare.cold),
+            at: &Instruction::START,
+            sites: emptied(&mut spare.sites),
             code_start,
             nlocalsplus,
             last_site: 0,
             leaders,
-            depths: vec![UNKNOWN; units + 1],
-            handlers: Vec::new(),
-            resume: TableBuilder::with_capacity(count),
+            depths,
+            handlers: emptied(&mut spare.handlers),
+            resume: TableBuilder::new_in(std::mem::take(&mut spare.resume)),
             stressed: false,
             next_index: 0,
-            resume_points: Vec::new(),
+            resume_points: emptied(&mut spare.resume_points),
             is_generator,
             reachable: true,
         }
@@ -174,7 +196,7 @@ impl<'a, M: MacroAssembler> Compiler<'a, M> {
         }
         self.depths[0] = 0;
         self.emit_prologue();
-        while let Some(&instruction) = self.bytecode.instructions.get(self.next_index) {
+        while let Some(instruction) = self.bytecode.instructions.get(self.next_index) {
             self.next_index += 1;
             self.begin_instruction(instruction)?;
             if self.reachable {
@@ -195,6 +217,9 @@ impl<'a, M: MacroAssembler> Compiler<'a, M> {
             resume_points: self.resume_points,
             sites: self.sites,
             code_start: self.code_start,
+            entries: self.stack.into_entries(),
+            cold: self.cold,
+            depths: self.depths,
             instructions: self.bytecode.instructions.len(),
         })
     }
@@ -211,7 +236,7 @@ impl<'a, M: MacroAssembler> Compiler<'a, M> {
     }
 
     /// At a leader: joins what falls through with what jumps here.
-    fn begin_instruction(&mut self, instruction: Instruction) -> Result<(), CompileError> {
+    fn begin_instruction(&mut self, instruction: &'a Instruction) -> Result<(), CompileError> {
         self.at = instruction;
         let offset = instruction.start as usize;
         if !self.bytecode.is_leader(instruction.start) {
@@ -239,7 +264,7 @@ impl<'a, M: MacroAssembler> Compiler<'a, M> {
 
     /// Frames may be resumed here.
     #[inline]
-    fn note_resume_point(&mut self, instruction: Instruction) {
+    fn note_resume_point(&mut self, instruction: &'a Instruction) {
         if self.stressed {
             self.stack.store_canonical(&mut self.m);
             self.m.mov_imm(Reg::A4, 0);
@@ -251,11 +276,9 @@ impl<'a, M: MacroAssembler> Compiler<'a, M> {
             instruction.start,
             instruction.offset,
             code_offset,
-            entries.iter().map(|entry| match entry {
-                Entry::Memory => Place::Memory,
-                Entry::Local(_) | Entry::Const(_) => Place::Implied,
-                Entry::Acc => Place::Acc,
-            }),
+            entries.len(),
+            self.stack.packed_places(),
+            |depth| entries[depth].place(),
         );
     }
 
@@ -473,7 +496,8 @@ impl<'a, M: MacroAssembler> Compiler<'a, M> {
     }
 
     fn emit_cold(&mut self) {
-        for cold in std::mem::take(&mut self.cold) {
+        let all = std::mem::take(&mut self.cold);
+        for &cold in &all {
             match cold {
                 Cold::Dealloc { from, back, site } => {
                     self.m.bind(from);
@@ -512,6 +536,7 @@ impl<'a, M: MacroAssembler> Compiler<'a, M> {
                 }
             }
         }
+        self.cold = all;
     }
 }
 
@@ -532,7 +557,26 @@ pub struct SiteInfo {
     pub bytes: usize,
 }
 
+/// The vector's memory.
+fn emptied<T>(vector: &mut Vec<T>) -> Vec<T> {
+    let mut vector = std::mem::take(vector);
+    vector.clear();
+    vector
+}
+
 impl Output {
+    /// Gives back the memory that `Compiler::new_in` took, once all has been copied.
+    pub(crate) fn give_back(self, spare: &mut Spare) {
+        spare.code = self.code;
+        spare.handlers = self.handlers;
+        spare.resume = self.resume;
+        spare.resume_points = self.resume_points;
+        spare.sites = self.sites;
+        spare.entries = self.entries;
+        spare.cold = self.cold;
+        spare.depths = self.depths;
+    }
+
     /// The sites, in order, for listings.
     pub fn sites(&self) -> impl Iterator<Item = SiteInfo> {
         let mut rest = 0;

@@ -6,6 +6,7 @@ pub mod bytecode;
 pub mod compiler;
 pub mod error;
 pub mod masm;
+mod spare;
 pub mod stubs;
 mod templates;
 pub mod vstack;
@@ -27,6 +28,7 @@ use crate::bytecode::Bytecode;
 use crate::compiler::{Compiler, Output};
 use crate::error::CompileError;
 use crate::masm::{MacroAssembler, Reg};
+use crate::spare::Spare;
 use crate::stubs::Stubs;
 
 /// The backend of the machine this runs on.
@@ -145,17 +147,22 @@ unsafe fn stamp(
     // SAFETY: `code` is a live code object and the GIL is held, by the registry's contract.
     unsafe {
         compiler::check_supported(code)?;
-        let bytecode = Bytecode::decode(code)?;
+        let mut spare = Spare::take();
+        let bytecode = Bytecode::decode_in(code, &mut spare)?;
         let stubs = shared_stubs()?;
         let memory = CodeMemory::global();
         let address = memory.next_address()?;
-        let mut compiler = Compiler::<Native>::new(address, stubs, code, &bytecode);
+        let mut compiler = Compiler::<Native>::new_in(address, stubs, code, &bytecode, &mut spare);
         if stress::modes().resume {
             compiler.stress_resume();
         }
         let mut output = compiler.compile()?;
         let data = install(memory, address, code, globals, builtins, &mut output)?;
-        Ok((data, output.instructions))
+        let instructions = output.instructions;
+        output.give_back(&mut spare);
+        bytecode.give_back(&mut spare);
+        spare.keep();
+        Ok((data, instructions))
     }
 }
 
@@ -194,7 +201,7 @@ unsafe fn install(
             &output.handlers,
             &output.resume,
         );
-        let mut bytes = std::mem::take(&mut output.code);
+        let bytes = &mut output.code;
         let body = bytes.len().next_multiple_of(16);
         bytes.resize(body, 0);
         // In front of the stub: the mark by which callers know it, and its data.
@@ -203,7 +210,7 @@ unsafe fn install(
         let stub = CodePtr(address.0.wrapping_add(bytes.len()));
         let linked = call_stub(stub, data).and_then(|stub_code| {
             bytes.extend_from_slice(&stub_code);
-            Ok(memory.publish(&bytes)?)
+            Ok(memory.publish(bytes)?)
         });
         match linked {
             Ok(at) => {

@@ -1,5 +1,7 @@
 //! The virtual operand stack: what each entry of the operand stack is, as far as it is known while compiling.
 
+use hotstamp_runtime::resume::table::{PACKED, Place};
+
 use crate::masm::{MacroAssembler, Mem, Reg};
 use crate::stubs::{BORROWED, LOCALS, NULL_BITS};
 
@@ -20,15 +22,72 @@ pub enum Entry {
 #[derive(Debug)]
 pub struct VirtualStack {
     entries: Vec<Entry>,
+    /// Where the lowest `PACKED` entries are, two bits each: the numbers of `Place`, so that entries in memory have none.
+    places: u64,
     nlocalsplus: u32,
+}
+
+/// The bits of all entries below `depth`.
+#[inline(always)]
+fn below(depth: usize) -> u64 {
+    if depth < PACKED {
+        (1 << (2 * depth)) - 1
+    } else {
+        !0
+    }
+}
+
+impl Entry {
+    /// Where it is.
+    #[inline(always)]
+    pub fn place(self) -> Place {
+        match self {
+            Entry::Memory => Place::Memory,
+            Entry::Local(_) | Entry::Const(_) => Place::Implied,
+            Entry::Acc => Place::Acc,
+        }
+    }
 }
 
 impl VirtualStack {
     /// An empty stack in a frame with that many locals, cells and free variables.
     pub fn new(nlocalsplus: u32) -> Self {
+        Self::new_in(Vec::with_capacity(16), nlocalsplus)
+    }
+
+    /// As `new`, in the memory of another stack.
+    pub fn new_in(mut entries: Vec<Entry>, nlocalsplus: u32) -> Self {
+        entries.clear();
         VirtualStack {
-            entries: Vec::with_capacity(16),
+            entries,
+            places: 0,
             nlocalsplus,
+        }
+    }
+
+    /// The memory, for another stack.
+    pub fn into_entries(self) -> Vec<Entry> {
+        self.entries
+    }
+
+    /// Where the lowest `PACKED` entries are, two bits each.
+    #[inline]
+    pub fn packed_places(&self) -> u64 {
+        debug_assert!(
+            (0..self.entries.len().min(PACKED)).all(|depth| {
+                self.places >> (2 * depth) & 3 == self.entries[depth].place() as u64
+            })
+        );
+        self.places
+    }
+
+    /// Replaces an entry.
+    #[inline]
+    fn set(&mut self, depth: usize, entry: Entry) {
+        self.entries[depth] = entry;
+        if depth < PACKED {
+            let shift = 2 * depth;
+            self.places = self.places & !(3 << shift) | (entry.place() as u64) << shift;
         }
     }
 
@@ -53,6 +112,7 @@ impl VirtualStack {
     pub fn reset(&mut self, depth: usize) {
         self.entries.clear();
         self.entries.resize(depth, Entry::Memory);
+        self.places = 0;
     }
 
     /// The slot of a local.
@@ -73,18 +133,27 @@ impl VirtualStack {
     /// Pushes. An `Acc` entry requires that none is there.
     pub fn push(&mut self, entry: Entry) {
         debug_assert!(entry != Entry::Acc || !self.entries.contains(&Entry::Acc));
+        let depth = self.entries.len();
+        if depth < PACKED {
+            self.places |= (entry.place() as u64) << (2 * depth);
+        }
         self.entries.push(entry);
     }
 
     /// Drops the top `count` entries without code: their values were consumed.
     pub fn drop_top(&mut self, count: usize) {
-        self.entries.truncate(self.entries.len() - count);
+        let depth = self.entries.len() - count;
+        self.entries.truncate(depth);
+        self.places &= below(depth);
     }
 
     /// Takes the top entry off without code.
     pub fn take(&mut self) -> Entry {
         match self.entries.pop() {
-            Some(entry) => entry,
+            Some(entry) => {
+                self.places &= below(self.entries.len());
+                entry
+            }
             None => unreachable!("the decoder checked the stack depth"),
         }
     }
@@ -104,7 +173,14 @@ impl VirtualStack {
 
     /// Stores all entries but the top `keep` to their slots. Uses T0.
     pub fn flush_below<M: MacroAssembler>(&mut self, m: &mut M, keep: usize) {
-        for depth in 0..self.entries.len() - keep {
+        let end = self.entries.len() - keep;
+        let mut elsewhere = self.places & below(end);
+        while elsewhere != 0 {
+            let depth = elsewhere.trailing_zeros() as usize / 2;
+            self.flush_entry(m, depth);
+            elsewhere &= !(3 << (2 * depth));
+        }
+        for depth in PACKED..end {
             self.flush_entry(m, depth);
         }
     }
@@ -116,14 +192,24 @@ impl VirtualStack {
 
     /// Makes `Acc` free by storing the entry that is in it, if any.
     pub fn spill_acc<M: MacroAssembler>(&mut self, m: &mut M) {
-        if let Some(depth) = self.entries.iter().position(|&entry| entry == Entry::Acc) {
-            self.flush_entry(m, depth);
+        const ACC: u64 = !0 / 3 * Place::Acc as u64;
+        const { assert!(Place::Implied as u64 & Place::Acc as u64 == 0) };
+        let packed = self.places & ACC;
+        if packed != 0 {
+            self.flush_entry(m, packed.trailing_zeros() as usize / 2);
+        }
+        for depth in PACKED..self.entries.len() {
+            if self.entries[depth] == Entry::Acc {
+                self.flush_entry(m, depth);
+            }
         }
     }
 
     /// Whether an entry borrows from this local. CPython's compiler emits LOAD_FAST_BORROW only where the local does not change meanwhile.
     pub fn borrows_from(&self, index: u32) -> bool {
-        self.entries.contains(&Entry::Local(index))
+        const IMPLIED: u64 = !0 / 3 * Place::Implied as u64;
+        (self.places & IMPLIED != 0 || self.entries.len() > PACKED)
+            && self.entries.contains(&Entry::Local(index))
     }
 
     /// The bits of the constant at `depth`, if there is one that has no slot.
@@ -137,12 +223,12 @@ impl VirtualStack {
     /// Gives the entry at `depth` its slot, with what `value` holds in its place.
     pub fn store_owned<M: MacroAssembler>(&mut self, m: &mut M, depth: usize, value: Reg) {
         m.store(self.slot(depth), value);
-        self.entries[depth] = Entry::Memory;
+        self.set(depth, Entry::Memory);
     }
 
     fn flush_entry<M: MacroAssembler>(&mut self, m: &mut M, depth: usize) {
         self.store_entry(m, self.entries[depth], depth);
-        self.entries[depth] = Entry::Memory;
+        self.set(depth, Entry::Memory);
     }
 
     fn store_entry<M: MacroAssembler>(&self, m: &mut M, entry: Entry, depth: usize) {
@@ -173,16 +259,19 @@ impl VirtualStack {
             (Entry::Memory, _) => {
                 m.load(Reg::T0, self.slot(low));
                 m.store(self.slot(high), Reg::T0);
-                self.entries[low] = b;
-                self.entries[high] = Entry::Memory;
+                self.set(low, b);
+                self.set(high, Entry::Memory);
             }
             (_, Entry::Memory) => {
                 m.load(Reg::T0, self.slot(high));
                 m.store(self.slot(low), Reg::T0);
-                self.entries[low] = Entry::Memory;
-                self.entries[high] = a;
+                self.set(low, Entry::Memory);
+                self.set(high, a);
             }
-            _ => self.entries.swap(low, high),
+            _ => {
+                self.set(low, b);
+                self.set(high, a);
+            }
         }
     }
 }
@@ -198,7 +287,7 @@ impl VirtualStack {
                 m.branch_bits_set(Reg::T0, BORROWED as u32, owned);
                 m.add32_mem(Reg::T0.at(0), 1);
                 m.bind(owned);
-                self.entries[depth] = Entry::Memory;
+                self.set(depth, Entry::Memory);
             }
         }
     }

@@ -203,8 +203,8 @@ pub trait MacroAssembler: Sized {
     /// Resolves all labels and gives the code. Fails if a label is unbound or out of reach.
     fn finish(self) -> Result<Vec<u8>, AssembleError>;
 
-    /// Makes room for about so many bytes of code.
-    fn reserve(&mut self, _bytes: usize) {}
+    /// Assembles about so many bytes, into this memory if the assembler can.
+    fn write_into(&mut self, _memory: Vec<u8>, _bytes: usize) {}
     /// A label not bound yet.
     fn new_label(&mut self) -> Label;
     /// A label not bound yet, which will be bound no more than 100 bytes behind any branch to it: branches to it may be shorter.

@@ -306,8 +306,8 @@ impl MacroAssembler for X86_64 {
         self.asm.finish()
     }
 
-    fn reserve(&mut self, bytes: usize) {
-        self.asm.reserve(bytes);
+    fn write_into(&mut self, memory: Vec<u8>, bytes: usize) {
+        self.asm.write_into(memory, bytes);
     }
 
     #[inline]

@@ -20,7 +20,7 @@ use crate::masm::MacroAssembler;
 
 impl<M: MacroAssembler> Compiler<'_, M> {
     /// Compiles one reachable instruction.
-    pub(crate) fn emit(&mut self, instruction: Instruction) -> Result<(), CompileError> {
+    pub(crate) fn emit(&mut self, instruction: &Instruction) -> Result<(), CompileError> {
         let oparg = instruction.oparg;
         match instruction.opcode {
             Opcode::NOP | Opcode::NOT_TAKEN => Ok(()),

@@ -91,8 +91,8 @@ impl<M: MacroAssembler> MacroAssembler for Annotated<M> {
         label
     }
 
-    fn reserve(&mut self, bytes: usize) {
-        self.0.reserve(bytes);
+    fn write_into(&mut self, memory: Vec<u8>, bytes: usize) {
+        self.0.write_into(memory, bytes);
     }
 
     fn new_near_label(&mut self) -> Label {

@@ -36,13 +36,8 @@ const DROP_NUMBER: u8 = 3;
 const IN_MEMORY: u8 = 1 << 2;
 const WHOLE: u8 = 3;
 
-/// How the operand stack differs from that of the instruction before.
-#[derive(Clone, Copy, Debug)]
-struct Change {
-    /// Byte B.
-    byte: u8,
-    dropped: usize,
-}
+/// How many entries of an operand stack have their places in one word, two bits each from the lowest. Deeper stacks are shown as a whole.
+pub const PACKED: usize = 32;
 
 /// Writes a table. Instructions come in order.
 #[derive(Debug, Default)]
@@ -50,50 +45,77 @@ pub struct TableBuilder {
     bytes: Vec<u8>,
     start: u32,
     code_offset: u32,
-    /// The operand stack of the instruction before.
-    places: Vec<Place>,
+    /// The operand stack of the instruction before: its depth and places.
+    depth: usize,
+    packed: u64,
 }
 
 impl TableBuilder {
-    /// For about so many instructions.
-    pub fn with_capacity(instructions: usize) -> Self {
+    /// In the memory of another table.
+    pub fn new_in(mut bytes: Vec<u8>) -> Self {
+        bytes.clear();
         TableBuilder {
-            bytes: Vec::with_capacity(2 * instructions + 16),
-            places: Vec::with_capacity(16),
+            bytes,
             ..TableBuilder::default()
         }
     }
 
     /// Adds the instruction whose EXTENDED_ARG prefixes, if any, begin at `start` and which itself stands at `offset` (both in code units). Its machine code begins `code_offset` bytes
-    /// from the body's start; `places` is the operand stack, from the bottom.
+    /// from the body's start. The operand stack has `depth` entries, the lowest of them packed in `packed` (bits above are 0), and `place` gives each.
     #[inline]
     pub fn add(
         &mut self,
         start: u32,
         offset: u32,
         code_offset: u32,
-        places: impl ExactSizeIterator<Item = Place>,
+        depth: usize,
+        packed: u64,
+        place: impl Fn(usize) -> Place,
     ) {
         let units = start - self.start;
         let prefixes = offset - start;
         let code = code_offset - self.code_offset;
-        let (after, pushed, change) = self.stack_change(places);
-        if (1..=7).contains(&units) && prefixes == 0 && code < NUMBER_FOLLOWS_CODE && pushed <= 2 {
-            let first = units as u8 | (code as u8) << 3;
-            self.bytes.extend_from_slice(&[first, change.byte]);
-            if change.byte & 3 == DROP_NUMBER {
-                self.number(change.dropped as u32);
-            }
-        } else {
-            self.add_long(units, prefixes, code, pushed, change);
-        }
-        debug_assert_eq!(self.places.len(), after);
+        // Entries from the bottom that are as before, and that are in memory.
+        let both = depth.min(self.depth);
+        let same = ((packed ^ self.packed).trailing_zeros() as usize / 2).min(both);
+        let in_memory = (packed.trailing_zeros() as usize / 2).min(both);
+        // The fewest dropped that leave at most two to push.
+        let flushed = depth - same > 2;
+        let kept = if flushed { in_memory } else { same };
+        let (pushed, dropped) = (depth - kept, self.depth - kept);
+        let small = pushed <= 2 && depth.max(self.depth) <= PACKED;
         (self.start, self.code_offset) = (start, code_offset);
+        (self.depth, self.packed) = (depth, packed);
+        if !small {
+            self.position(units, prefixes, code);
+            self.whole(depth, place);
+            return;
+        }
+        let rest = packed >> kept >> kept;
+        let kinds = if pushed == 2 {
+            (rest & 3) * 3 + (rest >> 2 & 3)
+        } else {
+            rest & 3
+        };
+        let change = dropped.min(DROP_NUMBER as usize) as u8
+            | if flushed { IN_MEMORY } else { 0 }
+            | (pushed as u8) << 3
+            | (kinds as u8) << 5;
+        if (1..=7).contains(&units) && prefixes == 0 && code < NUMBER_FOLLOWS_CODE {
+            let first = units as u8 | (code as u8) << 3;
+            self.bytes.extend_from_slice(&[first, change]);
+        } else {
+            self.position(units, prefixes, code);
+            self.bytes.push(change);
+        }
+        if dropped >= DROP_NUMBER as usize {
+            self.number(dropped as u32);
+        }
     }
 
-    /// What does not fit two bytes.
+    /// Byte A and its numbers.
     #[inline(never)]
-    fn add_long(&mut self, units: u32, prefixes: u32, code: u32, pushed: usize, change: Change) {
+    fn position(&mut self, units: u32, prefixes: u32, code: u32) {
         let direct = (1..=7).contains(&units) && prefixes == 0;
         let short = code.min(NUMBER_FOLLOWS_CODE);
         self.bytes
@@ -105,57 +127,19 @@ impl TableBuilder {
         if short == NUMBER_FOLLOWS_CODE {
             self.number(code);
         }
-        if pushed <= 2 {
-            self.bytes.push(change.byte);
-            if change.byte & 3 == DROP_NUMBER {
-                self.number(change.dropped as u32);
-            }
-            return;
-        }
+    }
+
+    /// Byte B for a stack that is shown as a whole, and the stack.
+    #[cold]
+    fn whole(&mut self, depth: usize, place: impl Fn(usize) -> Place) {
         self.bytes.push(WHOLE << 3);
-        self.number(self.places.len() as u32);
-        for index in (0..self.places.len()).step_by(4) {
-            let four = self.places[index..].iter().take(4).enumerate();
-            let packed = four.map(|(index, place)| (*place as u8) << (2 * index));
+        self.number(depth as u32);
+        for first in (0..depth).step_by(4) {
+            let four = first..depth.min(first + 4);
+            let packed = four.map(|index| (place(index) as u8) << (2 * (index - first)));
             let packed = packed.sum();
             self.bytes.push(packed);
         }
-    }
-
-    /// Takes the operand stack over; gives its depth, how many entries are to be shown as pushed, and byte B if they are two at most.
-    #[inline(always)]
-    fn stack_change(
-        &mut self,
-        places: impl ExactSizeIterator<Item = Place>,
-    ) -> (usize, usize, Change) {
-        let (before, after) = (self.places.len(), places.len());
-        // Entries from the bottom that are as before, and that are in memory.
-        let (mut same, mut in_memory) = (0, 0);
-        if after > before {
-            self.places.resize(after, Place::Memory);
-        }
-        for (index, (old, new)) in self.places.iter_mut().zip(places).enumerate() {
-            same += usize::from(same == index && *old == new);
-            in_memory += usize::from(in_memory == index && new == Place::Memory);
-            *old = new;
-        }
-        self.places.truncate(after);
-        same = same.min(before);
-        in_memory = in_memory.min(before);
-        // The fewest dropped that leave at most two to push.
-        let flushed = after - same > 2;
-        let kept = if flushed { in_memory } else { same };
-        let (pushed, dropped) = (after - kept, before - kept);
-        let kinds = match self.places[kept..] {
-            [] => 0,
-            [only] => only as u8,
-            [first, second, ..] => first as u8 * 3 + second as u8,
-        };
-        let byte = dropped.min(DROP_NUMBER as usize) as u8
-            | if flushed { IN_MEMORY } else { 0 }
-            | (pushed.min(2) as u8) << 3
-            | kinds << 5;
-        (after, pushed, Change { byte, dropped })
     }
 
     #[inline]
@@ -308,11 +292,15 @@ mod tests {
     fn table(points: &[ResumePoint]) -> Vec<u8> {
         let mut builder = TableBuilder::default();
         for point in points {
+            let packed = point.places.iter().take(PACKED).enumerate();
+            let packed = packed.map(|(index, place)| (*place as u64) << (2 * index));
             builder.add(
                 point.start,
                 point.offset,
                 point.code_offset,
-                point.places.iter().copied(),
+                point.places.len(),
+                packed.sum(),
+                |index| point.places[index],
             );
         }
         builder.finish()

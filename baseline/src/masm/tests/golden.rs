@@ -417,7 +417,7 @@ fn every_method_has_a_golden() {
         "new",
         "position",
         "finish",
-        "reserve",
+        "write_into",
         "new_label",
         "new_near_label",
         "new_labels",

@@ -3,6 +3,8 @@
 //! Most instructions are one unconditional store of more bytes than they have, behind which the next one begins: stamping is fast where the encoding is
 //! known when hotstamp is compiled, and the buffer is the only thing that moves.
 
+use std::cell::Cell;
+
 use dynasmrt::{AssemblyOffset, DynasmApi};
 use hotstamp_runtime::site::CodePtr;
 
@@ -57,22 +59,32 @@ impl Head {
     }
 }
 
+/// More labels than this, and their memory is given back to the allocator.
+const MOST_LABELS: usize = 1 << 15;
+
+thread_local! {
+    /// The memory of labels and waiting branches, from one piece of code to the next on its thread.
+    static SPARE: Cell<(Vec<u32>, Vec<Waiting>)> = const { Cell::new((Vec::new(), Vec::new())) };
+}
+
 impl Code {
     pub(super) fn new(start: usize) -> Code {
+        let (labels, waiting) = SPARE.take();
         Code {
             bytes: Vec::new(),
             start,
-            labels: Vec::new(),
-            waiting: Vec::new(),
+            labels,
+            waiting,
             waiting_near: Vec::new(),
             out_of_reach: false,
         }
     }
 
-    /// Makes room for about so many bytes of code.
-    pub(super) fn reserve(&mut self, bytes: usize) {
+    /// Assembles into this memory, which gets room for so many bytes. Nothing has been assembled.
+    pub(super) fn write_into(&mut self, memory: Vec<u8>, bytes: usize) {
+        self.bytes = memory;
+        self.bytes.clear();
         self.bytes.reserve(bytes);
-        self.waiting.reserve(bytes / 64);
     }
 
     #[inline(always)]
@@ -207,7 +219,7 @@ impl Code {
         if let Some(waiting) = self.waiting_near.first() {
             return Err(unbound(waiting.label));
         }
-        for Waiting { at, label } in self.waiting {
+        for &Waiting { at, label } in &self.waiting {
             let target = self.labels[label.number()];
             if target == UNBOUND {
                 return Err(unbound(label));
@@ -215,6 +227,11 @@ impl Code {
             let distance = target.wrapping_sub(at + 4);
             let at = at as usize;
             self.bytes[at..at + 4].copy_from_slice(&distance.to_le_bytes());
+        }
+        if self.labels.capacity() <= MOST_LABELS {
+            self.labels.clear();
+            self.waiting.clear();
+            SPARE.set((self.labels, self.waiting));
         }
         Ok(self.bytes)
     }

@@ -54,7 +54,7 @@ impl Instruction {
 }
 
 /// Reads the instruction that starts at a code unit, of `len` in all. `unit` gives the base opcode and argument of a unit, which may be behind the end.
-#[inline(always)]
+#[inline]
 fn instruction_at(
     len: u32,
     start: u32,
@@ -102,17 +102,16 @@ fn base_opcode(offset: BytecodeOffset, number: u8) -> Result<Opcode, DecodeError
     }
 }
 
-/// Iterates over the instructions of a live code object, as [`Decoder`] does over what `base_code` gives of it, without copying them.
+/// Reads the instructions of a live code object, as [`Decoder`] does those of what `base_code` gives of it, without copying them.
 #[derive(Clone, Debug)]
-pub struct LiveDecoder {
+pub struct LiveCode {
     co: *mut PyCodeObject,
     units: *const [u8; 2],
     len: u32,
-    at: u32,
 }
 
-impl LiveDecoder {
-    /// Reads from the start.
+impl LiveCode {
+    /// For a code object.
     ///
     /// # Safety
     /// `co` points to a code object that lives as long as this, and the GIL is held all the while.
@@ -123,7 +122,6 @@ impl LiveDecoder {
                 co,
                 units: code_start(co).cast(),
                 len: code_len(co) as u32,
-                at: 0,
             }
         }
     }
@@ -135,29 +133,40 @@ impl LiveDecoder {
         let [number, byte] = unsafe { unit_at(self.co, offset.index()) };
         Ok(Some((base_opcode(offset, number)?, byte)))
     }
-}
 
-impl Iterator for LiveDecoder {
-    type Item = Result<Instruction, DecodeError>;
+    /// Code units.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.len as usize
+    }
 
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The base opcode and the argument of the unit there, if it is an instruction's and no more than the unit is needed to know.
     #[inline(always)]
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.at >= self.len {
+    pub fn unit(&self, at: u32) -> Option<(Opcode, u8)> {
+        if at >= self.len {
             return None;
         }
-        let instruction = instruction_at(self.len, self.at, |offset| {
+        // SAFETY: inside of the code, by the contract of `new`.
+        let [number, byte] = unsafe { *self.units.add(at as usize) };
+        Some((Opcode::compiled(number)?, byte))
+    }
+
+    /// The instruction that starts there.
+    pub fn instruction(&self, start: u32) -> Result<Instruction, DecodeError> {
+        instruction_at(self.len, start, |offset| {
             if offset.0 >= self.len {
                 return Ok(None);
             }
-            // SAFETY: inside of the code, by the contract of `new`.
-            let [number, byte] = unsafe { *self.units.add(offset.index()) };
-            match Opcode::compiled(number) {
-                Some(opcode) => Ok(Some((opcode, byte))),
+            match self.unit(offset.0) {
+                Some(known) => Ok(Some(known)),
                 None => self.resolve(offset),
             }
-        });
-        self.at = instruction.as_ref().map_or(self.len, |i| i.next.0);
-        Some(instruction)
+        })
     }
 }
 

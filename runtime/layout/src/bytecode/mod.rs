@@ -10,7 +10,7 @@ mod locations;
 
 pub use debug::{DecodedRow, debug_dump};
 pub use exceptions::{ExceptionEntries, ExceptionEntry, ExceptionTable};
-pub use instructions::{Decoder, Instruction, LiveDecoder, encode_instruction};
+pub use instructions::{Decoder, Instruction, LiveCode, encode_instruction};
 pub use live::{BorrowedCode, base_code, unit_at};
 pub use locations::{Lines, Location, Locations};
 
