@@ -159,6 +159,7 @@ impl VirtualStack {
     }
 
     /// Loads an entry that stands (or stood) at `depth` into a register, as a `StackRef` that owns what the entry owns.
+    #[inline]
     pub fn materialize<M: MacroAssembler>(&self, m: &mut M, entry: Entry, depth: usize, dst: Reg) {
         match entry {
             Entry::Local(index) => {
@@ -238,8 +239,13 @@ impl VirtualStack {
             Entry::Const(bits) if bits == NULL_BITS as u64 => {
                 m.store_imm(self.slot(depth), NULL_BITS)
             }
-            Entry::Local(_) | Entry::Const(_) => {
-                self.materialize(m, entry, depth, Reg::T0);
+            Entry::Local(index) => {
+                m.load(Reg::T0, Self::local(index));
+                m.alu_imm(crate::masm::Alu::Or, Reg::T0, BORROWED);
+                m.store(self.slot(depth), Reg::T0);
+            }
+            Entry::Const(bits) => {
+                m.mov_imm(Reg::T0, bits);
                 m.store(self.slot(depth), Reg::T0);
             }
         }

@@ -12,7 +12,7 @@ use crate::vstack::Entry;
 impl<M: MacroAssembler> Compiler<'_, M> {
     /// `LOAD_ATTR`: the low bit of the argument asks for callable and self instead of a value; these the stubs write to the operand stack.
     pub(crate) fn emit_load_attr(&mut self, oparg: u32) -> Result<(), CompileError> {
-        self.pop_operands(1);
+        self.pop_operands::<1>();
         if oparg & 1 == 0 {
             let helper: RegisterHelper = attributes::load_attr;
             let site = self.plan_site(
@@ -40,7 +40,7 @@ impl<M: MacroAssembler> Compiler<'_, M> {
 
     /// `STORE_ATTR`: value, owner.
     pub(crate) fn emit_store_attr(&mut self) -> Result<(), CompileError> {
-        self.pop_operands(2);
+        self.pop_operands::<2>();
         let helper: RegisterHelper = attributes::store_attr;
         let site = self.plan_site(
             self.stubs.register_void,

@@ -36,7 +36,7 @@ impl<M: MacroAssembler> Compiler<'_, M> {
     /// `LIST_APPEND`: the value moves into a list further down.
     pub(crate) fn emit_list_append(&mut self) -> Result<(), CompileError> {
         let helper: RegisterHelper = reg_list_append;
-        self.pop_operands(1);
+        self.pop_operands::<1>();
         let stub = self.stubs.list_append;
         let site = self.plan_site(stub, helper as *const (), self.stack.depth(), false);
         self.call_site(site);

@@ -15,22 +15,23 @@ use crate::vstack::Entry;
 
 impl<M: MacroAssembler> Compiler<'_, M> {
     /// Takes the top `count` (1 to 3) entries into Acc, A1, A2 in stack order, all others having been flushed.
-    pub(crate) fn pop_operands(&mut self, count: usize) {
-        self.stack.flush_below(&mut self.m, count);
-        let registers = [Reg::Acc, Reg::A1, Reg::A2];
-        let base = self.stack.depth() - count;
+    #[inline]
+    pub(crate) fn pop_operands<const COUNT: usize>(&mut self) {
+        self.stack.flush_below(&mut self.m, COUNT);
+        const REGISTERS: [Reg; 3] = [Reg::Acc, Reg::A1, Reg::A2];
+        let base = self.stack.depth() - COUNT;
         // From the last to the first: `Acc` may hold any of them, and is written last.
-        for index in (0..count).rev() {
-            let entry = self.stack.peek(count - 1 - index);
-            if index == 0
-                && (1..count).any(|other| self.stack.peek(count - 1 - other) == Entry::Acc)
-            {
-                debug_assert!(entry != Entry::Acc);
-            }
+        for index in (0..COUNT).rev() {
+            let entry = self.stack.peek(COUNT - 1 - index);
+            debug_assert!(
+                index > 0
+                    || entry != Entry::Acc
+                    || (0..COUNT - 1).all(|back| self.stack.peek(back) != Entry::Acc)
+            );
             self.stack
-                .materialize(&mut self.m, entry, base + index, registers[index]);
+                .materialize(&mut self.m, entry, base + index, REGISTERS[index]);
         }
-        self.stack.drop_top(count);
+        self.stack.drop_top(COUNT);
     }
 
     /// `BINARY_OP`, `COMPARE_OP`, `CONTAINS_OP`: two operands, one result, through the site's register helper.
@@ -40,7 +41,7 @@ impl<M: MacroAssembler> Compiler<'_, M> {
             Opcode::COMPARE_OP => operators::compare_op as RegisterHelper as *const (),
             _ => operators::contains_op as RegisterHelper as *const (),
         };
-        self.pop_operands(2);
+        self.pop_operands::<2>();
         let site = self.plan_site(self.stubs.register, helper, self.stack.depth(), true);
         self.call_site(site);
         self.stack.push(Entry::Acc);
@@ -50,7 +51,7 @@ impl<M: MacroAssembler> Compiler<'_, M> {
     /// `STORE_SUBSCR`: value, container, subscript.
     pub(crate) fn emit_store_subscr(&mut self) -> Result<(), CompileError> {
         let helper: RegisterHelper = operators::store_subscr;
-        self.pop_operands(3);
+        self.pop_operands::<3>();
         let site = self.plan_site(
             self.stubs.register_void,
             helper as *const (),
@@ -64,7 +65,7 @@ impl<M: MacroAssembler> Compiler<'_, M> {
     /// `TO_BOOL`: a bool stays what it is.
     pub(crate) fn emit_to_bool(&mut self) -> Result<(), CompileError> {
         let helper: RegisterHelper = operators::to_bool;
-        self.pop_operands(1);
+        self.pop_operands::<1>();
         let done = self.m.new_near_label();
         for field in [
             offset_of!(CodeData, true_bits),
@@ -87,7 +88,7 @@ impl<M: MacroAssembler> Compiler<'_, M> {
 
     /// `UNARY_NOT`: the operand is exactly True or False, so it is exchanged for the other.
     pub(crate) fn emit_unary_not(&mut self) -> Result<(), CompileError> {
-        self.pop_operands(1);
+        self.pop_operands::<1>();
         self.m
             .load(Reg::T0, Reg::Data.at(offset_of!(CodeData, true_bits)));
         self.m
@@ -106,7 +107,7 @@ impl<M: MacroAssembler> Compiler<'_, M> {
                 return Err(CompileError::BadBytecode("no helper"));
             };
             // The helper is for optimized code.
-            self.pop_operands(2);
+            self.pop_operands::<2>();
             let stub = self.stubs.identity;
             let site = self.plan_site(stub, helper as *const (), self.stack.depth(), false);
             self.call_site(site);

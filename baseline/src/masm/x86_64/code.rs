@@ -153,23 +153,18 @@ impl Code {
 
     #[inline]
     fn resolve_near(&mut self, label: Label, position: usize) {
-        let Code {
-            bytes,
-            waiting_near,
-            out_of_reach,
-            ..
-        } = self;
-        waiting_near.retain(|waiting| {
-            if waiting.label != label {
-                return true;
+        let mut index = self.waiting_near.len();
+        while index > 0 {
+            index -= 1;
+            if self.waiting_near[index].label != label {
+                continue;
             }
-            let at = waiting.at as usize;
+            let at = self.waiting_near.swap_remove(index).at as usize;
             match i8::try_from(position - (at + 1)) {
-                Ok(distance) => bytes[at] = distance as u8,
-                Err(_) => *out_of_reach = true,
+                Ok(distance) => self.bytes[at] = distance as u8,
+                Err(_) => self.out_of_reach = true,
             }
-            false
-        });
+        }
     }
 
     /// A branch: `short` is the opcode with 8 bits of displacement, `long` that with 32.
