@@ -148,12 +148,12 @@ impl Bytecode {
     ) -> Result<Bytecode, CompileError> {
         let mut instructions = std::mem::take(&mut spare.instructions);
         instructions.clear();
-        instructions.reserve(units / 2);
+        instructions.reserve(units);
         let mut marks = std::mem::take(&mut spare.marks);
         marks.clear();
         marks.resize(units + 1, 0);
         let (mut makes_cells_first, mut resumed) = (false, false);
-        let mut at = 0;
+        let (mut at, mut count) = (0, 0);
         while (at as usize) < units {
             let plain = unit(at).filter(|&(opcode, _)| opcode != Opcode::EXTENDED_ARG);
             let instruction = match plain {
@@ -179,7 +179,13 @@ impl Bytecode {
             if at as usize > units {
                 return Err(DecodeError::Truncated(BytecodeOffset(instruction.start)).into());
             }
+            // SAFETY: an instruction has a unit at least, and there is room for one for each unit.
+            unsafe { instructions.as_mut_ptr().add(count).write(instruction) };
+            count += 1;
             let opcode = instruction.opcode;
+            if opcode.is_ordinary() {
+                continue;
+            }
             if opcode.is_jump() {
                 let mut target = instruction.jump_target() as usize;
                 if opcode == Opcode::FOR_ITER {
@@ -189,20 +195,19 @@ impl Bytecode {
                 *marks
                     .get_mut(target)
                     .ok_or(CompileError::BadBytecode("jump out of the code"))? |= LEADER;
+            } else if opcode.suspends() {
+                *marks
+                    .get_mut(at as usize)
+                    .ok_or(CompileError::BadBytecode("a yield at the end"))? |=
+                    LEADER | RESUME_POINT;
+            } else if opcode == Opcode::RESUME {
+                resumed = true;
+            } else {
+                makes_cells_first |= !resumed;
             }
-            match opcode {
-                Opcode::MAKE_CELL | Opcode::COPY_FREE_VARS if !resumed => makes_cells_first = true,
-                Opcode::RESUME => resumed = true,
-                Opcode::RETURN_GENERATOR | Opcode::YIELD_VALUE => {
-                    *marks
-                        .get_mut(at as usize)
-                        .ok_or(CompileError::BadBytecode("a yield at the end"))? |=
-                        LEADER | RESUME_POINT;
-                }
-                _ => {}
-            }
-            instructions.push(instruction);
         }
+        // SAFETY: so many have been written.
+        unsafe { instructions.set_len(count) };
         let mut decoded = Bytecode {
             instructions,
             units,

@@ -2,7 +2,9 @@
 
 use hotstamp_baseline::bytecode::Bytecode;
 use hotstamp_baseline::error::CompileError;
+use hotstamp_layout::bytecode::base_code;
 use hotstamp_layout::opcode::Opcode;
+use hotstamp_layout::refs;
 
 use crate::interpreter::Python;
 
@@ -231,4 +233,48 @@ fn lines() {
         .filter(|&offset| bytecode.begins_line(offset))
         .collect();
     assert_eq!(lines, [0, 3, 5, 6, 8, 9]);
+}
+
+/// Live code is decoded as the compiler emitted it, whatever the interpreter has made of it since.
+#[test]
+fn live_code() {
+    let python = Python::attach();
+    let source = r#"
+import sys, argparse
+def warm(items, n):
+    total = 0
+    for i in range(n):
+        for item in items:
+            total += len(item) + i * 2
+            if item == 'b':
+                total -= 1.5
+    return [x for x in items if total > 3]
+for _ in range(100):
+    warm(['a', 'b'], 20)
+def observed(x):
+    y = x + 1
+    return y
+sys.monitoring.use_tool_id(3, 'test')
+sys.monitoring.set_local_events(3, observed.__code__, sys.monitoring.events.LINE | sys.monitoring.events.INSTRUCTION)
+codes = [warm.__code__, observed.__code__, *functions_of('argparse')]
+"#;
+    let globals = python.execute(source);
+    let shown = |bytecode: &Bytecode| {
+        let all = bytecode.instructions.iter();
+        let all = all.map(|i| (i.start, i.offset, i.next, i.opcode, i.oparg));
+        (all.collect::<Vec<_>>(), leaders(bytecode))
+    };
+    let codes = globals.codes(c"codes");
+    assert!(codes.len() > 100);
+    for code in codes {
+        // SAFETY: a live code object, and the GIL is held.
+        let (live, copied) = unsafe {
+            let table = refs::bytes_contents((*code).co_exceptiontable);
+            let copied = Bytecode::from_bytes(&base_code(code), table);
+            (Bytecode::decode(code), copied)
+        };
+        let (live, copied) = (live.expect("valid bytecode"), copied.expect("the same"));
+        assert_eq!(shown(&live), shown(&copied));
+    }
+    python.execute("import sys; sys.monitoring.free_tool_id(3)");
 }

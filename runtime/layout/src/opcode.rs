@@ -29,6 +29,8 @@ static CACHES: [u8; 256] = {
 const JUMPS: u8 = 1;
 const TERMINATES: u8 = 2;
 const COUNTS_BACKWARD: u8 = 4;
+const SUSPENDS: u8 = 8;
+const BEGINS: u8 = 16;
 
 /// How each opcode directs control. The headers give only which argument is a distance; that END_ASYNC_FOR uses its own
 /// otherwise, which jumps go backwards and what ends a block is the meaning of the instructions.
@@ -42,6 +44,8 @@ static CONTROL: [u8; 256] = {
                 COUNTS_BACKWARD | TERMINATES
             }
             Opcode::END_ASYNC_FOR => COUNTS_BACKWARD,
+            Opcode::RETURN_GENERATOR | Opcode::YIELD_VALUE => SUSPENDS,
+            Opcode::RESUME | Opcode::MAKE_CELL | Opcode::COPY_FREE_VARS => BEGINS,
             Opcode::JUMP_FORWARD
             | Opcode::RETURN_VALUE
             | Opcode::RAISE_VARARGS
@@ -205,6 +209,18 @@ impl Opcode {
     #[inline]
     pub fn is_jump(self) -> bool {
         CONTROL[self as usize] & JUMPS != 0
+    }
+
+    /// Control goes away and comes back behind it.
+    #[inline]
+    pub fn suspends(self) -> bool {
+        CONTROL[self as usize] & SUSPENDS != 0
+    }
+
+    /// Neither jumps nor suspends nor belongs to a function's beginning: MAKE_CELL, COPY_FREE_VARS, RESUME.
+    #[inline]
+    pub fn is_ordinary(self) -> bool {
+        CONTROL[self as usize] & (JUMPS | SUSPENDS | BEGINS) == 0
     }
 
     /// Jumps always.

@@ -37,10 +37,10 @@ const IN_MEMORY: u8 = 1 << 2;
 const WHOLE: u8 = 3;
 
 /// How many entries of an operand stack have their places in one word, two bits each from the lowest. Deeper stacks are shown as a whole.
-pub const PACKED: usize = 32;
+pub const PACKED: usize = 31;
 
 /// Writes a table. Instructions come in order.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct TableBuilder {
     bytes: Vec<u8>,
     start: u32,
@@ -48,6 +48,8 @@ pub struct TableBuilder {
     /// The operand stack of the instruction before: its depth and places.
     depth: usize,
     packed: u64,
+    /// The two bits behind the last place.
+    end: u64,
 }
 
 impl TableBuilder {
@@ -56,7 +58,11 @@ impl TableBuilder {
         bytes.clear();
         TableBuilder {
             bytes,
-            ..TableBuilder::default()
+            start: 0,
+            code_offset: 0,
+            depth: 0,
+            packed: 0,
+            end: 3,
         }
     }
 
@@ -75,17 +81,18 @@ impl TableBuilder {
         let units = start - self.start;
         let prefixes = offset - start;
         let code = code_offset - self.code_offset;
-        // Entries from the bottom that are as before, and that are in memory.
-        let both = depth.min(self.depth);
-        let same = ((packed ^ self.packed).trailing_zeros() as usize / 2).min(both);
-        let in_memory = (packed.trailing_zeros() as usize / 2).min(both);
+        // Entries from the bottom that are as before, and that are in memory. Bits behind the last entry end both: no place has them.
+        let (end, end_before) = (3_u64.wrapping_shl(2 * depth as u32), self.end);
+        let differing = packed ^ self.packed | end | end_before;
+        let same = differing.trailing_zeros() as usize / 2;
+        let in_memory = (packed | end | end_before).trailing_zeros() as usize / 2;
         // The fewest dropped that leave at most two to push.
-        let flushed = depth - same > 2;
+        let flushed = depth.wrapping_sub(same) > 2;
         let kept = if flushed { in_memory } else { same };
-        let (pushed, dropped) = (depth - kept, self.depth - kept);
+        let (pushed, dropped) = (depth.wrapping_sub(kept), self.depth.wrapping_sub(kept));
         let small = pushed <= 2 && depth.max(self.depth) <= PACKED;
         (self.start, self.code_offset) = (start, code_offset);
-        (self.depth, self.packed) = (depth, packed);
+        (self.depth, self.packed, self.end) = (depth, packed, end);
         if !small {
             self.position(units, prefixes, code);
             self.whole(depth, place);
@@ -290,7 +297,7 @@ mod tests {
     }
 
     fn table(points: &[ResumePoint]) -> Vec<u8> {
-        let mut builder = TableBuilder::default();
+        let mut builder = TableBuilder::new_in(Vec::new());
         for point in points {
             let packed = point.places.iter().take(PACKED).enumerate();
             let packed = packed.map(|(index, place)| (*place as u64) << (2 * index));
@@ -350,6 +357,33 @@ mod tests {
             for after in &stacks {
                 let points = [point(0, 0, 0, before), point(1, 0, 1, after)];
                 assert_eq!(read(&table(&points)), points);
+            }
+        }
+    }
+
+    #[test]
+    fn reads_stacks_around_the_depth_that_is_packed() {
+        let stack = |depth: usize, top: Place| {
+            let mut places = vec![I; depth];
+            places[depth / 2] = M;
+            places[depth - 1] = top;
+            places
+        };
+        for from in PACKED - 3..PACKED + 4 {
+            for to in PACKED - 3..PACKED + 4 {
+                for flushed in [false, true] {
+                    let mut after = stack(to, A);
+                    if flushed {
+                        after[..to - 1].fill(M);
+                    }
+                    let points = [
+                        point(0, 0, 0, &stack(from, I)),
+                        point(1, 0, 3, &after),
+                        point(2, 0, 9, &after[..1]),
+                        point(3, 0, 9, &stack(from, M)),
+                    ];
+                    assert_eq!(read(&table(&points)), points);
+                }
             }
         }
     }
