@@ -5,7 +5,7 @@
 
 use hotstamp_layout::ffi::{PyCodeObject, PyObject};
 use hotstamp_layout::refs;
-use hotstamp_runtime::code_data::{CodeData, HandlerEntry};
+use hotstamp_runtime::code_data::{CodeData, HandlerEntry, ResumeEntry};
 use hotstamp_runtime::exits::ExitReason;
 use hotstamp_runtime::resume::table::{Place, TableBuilder};
 use hotstamp_runtime::site::{
@@ -88,7 +88,7 @@ pub struct Output {
     /// The resume table.
     pub resume: Vec<u8>,
     /// Where suspended generators go on, by bytecode offset.
-    pub resume_points: Vec<HandlerEntry>,
+    pub resume_points: Vec<ResumeEntry>,
     pub(crate) sites: Vec<SitePlan>,
     pub(crate) site_bytes: u32,
     /// Instructions that the bytecode has.
@@ -114,7 +114,11 @@ pub struct Compiler<'a, M> {
     stressed: bool,
     /// The number of the next instruction.
     next_index: usize,
-    pub(crate) resume_points: Vec<HandlerEntry>,
+    pub(crate) resume_points: Vec<ResumeEntry>,
+    /// The site of the instruction that suspends in front of the next one.
+    pub(crate) suspending_site: u32,
+    /// What the next resume point delegates to, see `ResumeEntry`.
+    pub(crate) delegation: Option<HandlerEntry>,
     /// Whether calls make a generator, coroutine or async generator.
     pub(crate) is_generator: bool,
     reachable: bool,
@@ -162,6 +166,8 @@ impl<'a, M: MacroAssembler> Compiler<'a, M> {
             stressed: false,
             next_index: 0,
             resume_points: Vec::new(),
+            suspending_site: 0,
+            delegation: None,
             is_generator,
             reachable: true,
         }
@@ -280,9 +286,11 @@ impl<'a, M: MacroAssembler> Compiler<'a, M> {
 
     /// A suspended generator enters the body here, as if it were called; nothing falls through from the instruction that suspended it.
     fn enter_at_resume_point(&mut self, offset: u32) {
-        self.resume_points.push(HandlerEntry {
+        self.resume_points.push(ResumeEntry {
             offset,
             code_offset: self.m.position() as u32,
+            site: self.suspending_site,
+            delegates: self.delegation.take(),
         });
         self.m.body_enter();
         let stub = self.stubs.resume;
@@ -367,6 +375,11 @@ impl<'a, M: MacroAssembler> Compiler<'a, M> {
             words: [0; 4],
         });
         SiteRef { byte_offset }
+    }
+
+    /// Makes the site planned last the one whose helper is the word of a generator suspended behind this instruction.
+    pub(crate) fn mark_suspending(&mut self, site: SiteRef) {
+        self.suspending_site = site.byte_offset;
     }
 
     /// Sets what a word of the site's payload holds at first. The site is the one planned last.

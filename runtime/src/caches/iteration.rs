@@ -1,4 +1,4 @@
-//! FOR_ITER, and what FOR_ITER and SEND remember of the generators that they resume: word 0 of the payload is the `ResumeTable` of the generator's code, word 1 its type.
+//! FOR_ITER, and what FOR_ITER and SEND remember of what they resume: word 1 of the payload is its type.
 
 use hotstamp_layout::ffi::{self, PyGenObject, PyObject, PyThreadState};
 use hotstamp_layout::refs::{self, StackRef};
@@ -179,7 +179,7 @@ unsafe fn finished_by_exception(
     }
 }
 
-/// Makes a site remember the compiled code of a generator that it is about to resume, if there is some.
+/// Makes a site expect compiled generators, if the one that it is about to resume is.
 ///
 /// # Safety
 /// The generator is a live generator or coroutine; the site has a payload; GIL held.
@@ -195,10 +195,9 @@ pub(crate) unsafe fn learn_generator(
         {
             return;
         }
-        let table = generators::table_for_site(generator);
-        if !table.is_null() {
+        if generators::compiled(generator).is_some() {
             let ty = refs::type_of(generator.cast());
-            set(site, target, [table as u64, ty as u64, 0, 0]);
+            set(site, target, [0, ty as u64, 0, 0]);
         }
     }
 }
