@@ -9,6 +9,7 @@ use hotstamp_layout::ffi::{_Py_CODEUNIT, PyCodeObject, PyObject};
 
 use crate::generators::{ResumePoint, suspended_at};
 use crate::site::{CodePtr, Site};
+use crate::unwind::Raised;
 
 /// Where a compiled exception handler begins.
 #[repr(C)]
@@ -99,6 +100,8 @@ pub struct CodeData {
     pub calls: u64,
     /// Resumptions of generators that entered this code.
     pub resumptions: u64,
+    /// Where the last exception of this code went.
+    pub raised: Raised,
 }
 
 /// No keyword-only arguments, no `*args`, no `**kwargs`: a call with exactly `argcount` positional arguments needs no binding.
@@ -178,6 +181,7 @@ impl CodeData {
                 site_bytes: site_bytes as u32,
                 calls: 0,
                 resumptions: 0,
+                raised: Raised::NOTHING,
             });
         }
         data
