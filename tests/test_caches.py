@@ -724,9 +724,19 @@ class A:
 def function(*args): return len(args)
 def call(f): return f(1, "2")
 def call_one(f, x): return f(x)
-for f in [function, A().method, A(), functools.partial(function, 1), max, isinstance, "{} {}".format, pow, A, dict, str, {1: 5}.get, [].insert, function, A]:
+for f in [function, A().method, A(), functools.partial(function, 1), max, isinstance, "{} {}".format, pow, A, dict, str, {1: 5}.get, [].insert, function, A, str.count, list.append, object.__getattribute__, int.__add__, "a".__eq__, int.__lt__, dict.get, object.__init__, type.__call__]:
     result = attempt(warm, call, f)
     print(result.args if isinstance(result, A) else result)
+def unbound(f, x, y): return f(x, y)
+def bound(x, y): return type.__dict__["__mro__"].__get__(x), x.__eq__(y)
+for f in [dict.get, object.__getattribute__, dict.get, list.append, int.__add__, str.join, A.method, type, int.__pow__, object.__init__, object.__new__, isinstance, list.__getitem__, A.__init__]:
+    for x, y in [({1: 2}, 1), (1, 2), (5, "real"), (A(), "args"), ([1, 2], 0), (int, object), (A, "method"), (",", ["a", "b"]), (True, 4)]:
+        result = attempt(warm, unbound, f, x, y)
+        print(result if isinstance(result, (int, str, tuple)) else type(result))
+for x in [int, bool, A, type]:
+    print(attempt(warm, bound, x, int))
+for x in [5, "a"]:
+    print(attempt(warm, bound, x, int))
 cached = functools.lru_cache(lambda x: ("cached", x))
 for f in [cached, weakref.ref, type, len, cached, "".join, A(), type, {1: 2}.get, tuple, [1].index, 5, Exception, type(None).__subclasses__]:
     for x in [1, "a", A, [1]]:
@@ -738,6 +748,6 @@ class Set(set):
 for c in [{1, 2}, frozenset([3]), {3: 1}, "abc", [1, 3], (3,), A(), range(5), Set(), 5, {1: 2}.keys(), b"abc"]:
     for x in [3, "a", [], {1}, 1.0]:
         print(attempt(warm, contains, x, c))
-check(call, call_one, contains)
+check(call, call_one, contains, unbound, bound)
 """
     )

@@ -988,3 +988,160 @@ def test_functions_made_of_module_code(compare):
         resumed(awaits, 3)
         """
     )
+
+
+def test_values_that_only_pass_through(compare):
+    """Generators between the one that yields and the one that asks do nothing: they are not entered, and must look as if they were."""
+    compare(
+        """
+        import traceback, inspect, gc
+        def leaf(n):
+            got = []
+            for i in range(n):
+                sent = yield i
+                got.append(getattr(sent, "__name__", sent))
+                if callable(sent):
+                    sent()
+            return got
+        def through(inside, *levels):
+            if not levels:
+                return (yield from inside)
+            result = yield from through(inside, *levels[1:])
+            return (levels[0], result)
+        def nested(depth, n):
+            return through(leaf(n), *range(depth))
+        def drive(generator, *values):
+            out = []
+            try:
+                out.append(generator.send(None))
+                for value in values:
+                    out.append(generator.send(value))
+            except StopIteration as stop:
+                out.append(("returned", stop.value))
+            except BaseException as error:
+                out.append([(frame.name, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)][1:] + [repr(error), repr(error.__context__)])
+            return out
+        def show():
+            frames, frame = [], sys._getframe(1)
+            while frame and frame.f_code is not drive.__code__:
+                frames.append((frame.f_code.co_name, frame.f_lineno, frame.f_locals.get("levels")))
+                frame = frame.f_back
+            print(frames, sys.exception())
+            gc.collect()
+        def fail():
+            raise KeyError("in the leaf")
+        def handling(depth):
+            try:
+                raise ValueError("handled")
+            except ValueError:
+                yield from nested(depth, 3)
+                print(repr(sys.exception()))
+        def exceptions(depth):
+            print(drive(handling(depth), show, fail), sys.exception())
+            print(drive(handling(depth), 1, 2, 3, 4), sys.exception())
+        def touched(depth):
+            inside = leaf(9)
+            outer = through(inside, *range(depth))
+            print(next(outer), next(inside), next(outer), inside.gi_running, outer.gi_running, outer.gi_yieldfrom is inside)
+            middle = outer
+            while middle.gi_yieldfrom is not None and middle.gi_yieldfrom is not inside:
+                middle = middle.gi_yieldfrom
+            print(next(middle), next(outer), inspect.getgeneratorstate(middle), middle.gi_frame.f_lineno)
+            try:
+                print(outer.throw(IndexError("thrown")))
+            except IndexError as error:
+                print([frame.name for frame in traceback.extract_tb(error.__traceback__)])
+            print(inspect.getgeneratorstate(inside), inspect.getgeneratorstate(middle), drive(outer))
+            inside = leaf(9)
+            outer = through(inside, *range(depth))
+            next(outer)
+            inside.close()
+            print(drive(outer))
+        def again(depth):
+            outer = nested(depth, 3)
+            def reenter():
+                next(outer)
+            print(drive(outer, reenter))
+            outer = nested(depth, 3)
+            def close():
+                outer.close()
+            print(drive(outer, close))
+        class Steps:
+            def __init__(self): self.left = 3
+            def __iter__(self): return self
+            def __next__(self):
+                self.left -= 1
+                if self.left < 0: raise StopIteration("steps end")
+                return self.left
+        def other_receivers(depth):
+            print(drive(through([5, 6], *range(depth)), None, None), drive(through(Steps(), *range(depth)), None, None, None))
+            print(list(through(through(Steps()), *range(depth))), list(through((x for x in "abc"), *range(depth))))
+        async def wait(n):
+            return await Awaited(n)
+        class Awaited:
+            def __init__(self, n): self.n = n
+            def __await__(self):
+                return (yield from nested(2, self.n))
+        async def waits(depth, n):
+            return await (waits(depth - 1, n) if depth else wait(n))
+        def observed(depth):
+            events = []
+            def tracer(frame, event, argument):
+                events.append((frame.f_code.co_name, event, frame.f_lineno))
+                return tracer
+            def start():
+                sys.settrace(tracer)
+            print(drive(nested(depth, 4), None, start, None, None, None))
+            sys.settrace(None)
+            print([event for event in events if event[0] in ("leaf", "through")])
+        def recursion():
+            sys.setrecursionlimit(400)
+            try:
+                for depth in 150, 300, 395, 500:
+                    generator = nested(depth, 3)
+                    try:
+                        print(depth, [next(generator) for _ in range(3)])
+                    except RecursionError as error:
+                        print(depth, error)
+            finally:
+                sys.setrecursionlimit(1000)
+        for _ in range(3):
+            for depth in 0, 1, 2, 3, 7, 63, 64, 65, 70, 140:
+                generator = nested(depth, 5)
+                print(drive(generator, "a", "b", "c", "d", "e"))
+                print(len(list(nested(depth, 50))))
+                exceptions(depth)
+                touched(depth)
+                again(depth)
+                other_receivers(depth)
+                observed(depth)
+            for depth in 1, 2, 5, 70:
+                print(drive(waits(depth, 3), 1, 2, 3, 4), drive(waits(depth, 3), 1, fail))
+            recursion()
+        check(leaf, through, handling, wait, waits)
+        resumed(leaf, 100); resumed(through, 1000); resumed(waits, 100)
+        """
+    )
+
+
+def test_a_function_between_is_handed_back_while_values_pass(compare):
+    compare(
+        """
+        def leaf():
+            for i in range(6):
+                yield i
+                if i == 2:
+                    change()
+        def middle(inside):
+            return (yield from inside)
+        def outer(inside):
+            return (yield from middle(inside))
+        def hand_back():
+            if compiled_run:
+                import hotstamp
+                hotstamp.opt_out(middle)
+        for change in (lambda: None), (lambda: None), hand_back:
+            print(list(outer(leaf())), list(outer(middle(leaf()))))
+        resumed(leaf, 20); resumed(outer, 20)
+        """
+    )

@@ -5,7 +5,7 @@
 
 use hotstamp_layout::ffi::{_Py_CODEUNIT, PyCodeObject, PyObject};
 use hotstamp_layout::refs;
-use hotstamp_runtime::code_data::{CodeData, HandlerEntry};
+use hotstamp_runtime::code_data::{CodeData, HandlerEntry, ResumeEntry};
 use hotstamp_runtime::exits::ExitReason;
 use hotstamp_runtime::resume::table::TableBuilder;
 use hotstamp_runtime::site::{
@@ -72,7 +72,7 @@ pub struct Output {
     /// The resume table.
     pub resume: Vec<u8>,
     /// Where suspended generators go on, by bytecode offset.
-    pub resume_points: Vec<HandlerEntry>,
+    pub resume_points: Vec<ResumeEntry>,
     /// The function's sites, as they stand behind its `CodeData`.
     pub(crate) sites: Vec<u64>,
     code_start: *mut _Py_CODEUNIT,
@@ -108,7 +108,11 @@ pub struct Compiler<'a, M> {
     stressed: bool,
     /// The number of the next instruction.
     next_index: usize,
-    pub(crate) resume_points: Vec<HandlerEntry>,
+    pub(crate) resume_points: Vec<ResumeEntry>,
+    /// The site of the instruction that suspends in front of the next one.
+    pub(crate) suspending_site: u32,
+    /// What the next resume point delegates to, see `ResumeEntry`.
+    pub(crate) delegation: Option<HandlerEntry>,
     /// Whether calls make a generator, coroutine or async generator.
     pub(crate) is_generator: bool,
     reachable: bool,
@@ -176,6 +180,8 @@ impl<'a, M: MacroAssembler> Compiler<'a, M> {
             stressed: false,
             next_index: 0,
             resume_points: emptied(&mut spare.resume_points),
+            suspending_site: 0,
+            delegation: None,
             is_generator,
             reachable: true,
         }
@@ -300,9 +306,11 @@ impl<'a, M: MacroAssembler> Compiler<'a, M> {
 
     /// A suspended generator enters the body here, as if it were called; nothing falls through from the instruction that suspended it.
     fn enter_at_resume_point(&mut self, offset: u32) {
-        self.resume_points.push(HandlerEntry {
+        self.resume_points.push(ResumeEntry {
             offset,
             code_offset: self.m.position() as u32,
+            site: self.suspending_site,
+            delegates: self.delegation.take(),
         });
         self.m.body_enter();
         let stub = self.stubs.resume;
@@ -392,6 +400,11 @@ impl<'a, M: MacroAssembler> Compiler<'a, M> {
     fn last_site(&mut self) -> &mut Site {
         // SAFETY: `plan_site` has written a site there.
         unsafe { &mut *(&raw mut self.sites[self.last_site]).cast::<Site>() }
+    }
+
+    /// Makes the site planned last the one whose helper is the word of a generator suspended behind this instruction.
+    pub(crate) fn mark_suspending(&mut self, site: SiteRef) {
+        self.suspending_site = site.byte_offset;
     }
 
     /// Sets what a word of the site's payload holds at first. The site is the one planned last.

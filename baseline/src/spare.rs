@@ -4,7 +4,7 @@
 
 use std::cell::Cell;
 
-use hotstamp_runtime::code_data::HandlerEntry;
+use hotstamp_runtime::code_data::{HandlerEntry, ResumeEntry};
 
 use crate::bytecode::Instruction;
 use crate::compiler::Cold;
@@ -24,7 +24,7 @@ pub(crate) struct Spare {
     pub(crate) depths: Vec<i16>,
     pub(crate) handlers: Vec<HandlerEntry>,
     pub(crate) resume: Vec<u8>,
-    pub(crate) resume_points: Vec<HandlerEntry>,
+    pub(crate) resume_points: Vec<ResumeEntry>,
     pub(crate) code: Vec<u8>,
 }
 

@@ -7,8 +7,9 @@ use std::alloc::Layout;
 
 use hotstamp_layout::ffi::{_Py_CODEUNIT, PyCodeObject, PyObject};
 
-use crate::generators::{ResumePoint, ResumeTable};
-use crate::site::CodePtr;
+use crate::generators::{ResumePoint, suspended_at};
+use crate::site::{CodePtr, Site};
+use crate::unwind::Raised;
 
 /// Where a compiled exception handler begins.
 #[repr(C)]
@@ -18,6 +19,19 @@ pub struct HandlerEntry {
     pub offset: u32,
     /// Machine code offset of its block from the body's start, in bytes.
     pub code_offset: u32,
+}
+
+/// Where a suspended generator goes on, as the compiler knows it. See `generators::ResumePoint`.
+#[derive(Clone, Copy, Debug)]
+pub struct ResumeEntry {
+    /// Bytecode offset of the instruction, in code units.
+    pub offset: u32,
+    /// Machine code offset of its entry from the body's start, in bytes.
+    pub code_offset: u32,
+    /// Offset from the data to the site of the instruction that suspends there, in bytes.
+    pub site: u32,
+    /// The SEND whose values the instruction yields, if it does nothing else, with the machine code offset behind the SEND's call.
+    pub delegates: Option<HandlerEntry>,
 }
 
 /// Header of a function's data; its sites follow directly.
@@ -62,8 +76,10 @@ pub struct CodeData {
     pub handler_count: u32,
     /// Compiled exception handlers, by offset.
     pub handlers: *const HandlerEntry,
-    /// Where suspended generators of this code go on; null if calls make none.
-    pub resume_table: *mut ResumeTable,
+    /// Where suspended generators of this code go on, `resume_point_count` of them.
+    pub resume_points: *mut ResumePoint,
+    /// Number of `resume_points`.
+    pub resume_point_count: usize,
     /// Start of the baseline body.
     pub baseline: CodePtr,
     /// Entry for optimized callers: a C function `(frame, data, tstate) -> bits` with a body's contract.
@@ -84,6 +100,8 @@ pub struct CodeData {
     pub calls: u64,
     /// Resumptions of generators that entered this code.
     pub resumptions: u64,
+    /// Where the last exception of this code went.
+    pub raised: Raised,
 }
 
 /// No keyword-only arguments, no `*args`, no `**kwargs`: a call with exactly `argcount` positional arguments needs no binding.
@@ -179,7 +197,8 @@ impl CodeData {
                 heat: crate::optimize::hotness::threshold(),
                 handler_count: handlers.len() as u32,
                 handlers: handlers_at,
-                resume_table: std::ptr::null_mut(),
+                resume_points: std::ptr::null_mut(),
+                resume_point_count: 0,
                 baseline: CodePtr(std::ptr::null()),
                 c_entry: new.c_entry,
                 optimized: CodePtr(std::ptr::null()),
@@ -190,40 +209,59 @@ impl CodeData {
                 site_bytes: size_of_val(sites) as u32,
                 calls: 0,
                 resumptions: 0,
+                raised: Raised::NOTHING,
             });
         }
         data
     }
 
-    /// Sets where generators go on. Offsets are those of the instructions behind RETURN_GENERATOR and YIELD_VALUE; their code must be set already.
+    /// Sets where generators go on, and has the sites that suspend there say so. The code must be set already.
     ///
     /// # Safety
-    /// `data` came from `allocate`, and this was not called for it before.
-    pub unsafe fn set_resume_points(data: *mut CodeData, points: &[HandlerEntry]) {
+    /// `data` came from `allocate`, its sites are written, and this was not called for it before.
+    pub unsafe fn set_resume_points(data: *mut CodeData, points: &[ResumeEntry]) {
         if points.is_empty() {
             return;
         }
-        // SAFETY: see above; offsets lie inside of the code.
+        // SAFETY: see above; offsets lie inside of the code and of the block.
         unsafe {
-            let points: Vec<ResumePoint> = points
+            let code = |offset: u32| CodePtr((*data).baseline.0.add(offset as usize));
+            let instr = |offset: u32| (*data).code_start.add(offset as usize);
+            let made: Vec<ResumePoint> = points
                 .iter()
                 .map(|point| ResumePoint {
-                    instr: (*data).code_start.add(point.offset as usize),
-                    address: CodePtr((*data).baseline.0.add(point.code_offset as usize)),
+                    instr: instr(point.offset),
+                    address: code(point.code_offset),
+                    data,
+                    delegates: match point.delegates {
+                        Some(delegation) => code(delegation.code_offset),
+                        None => CodePtr(std::ptr::null()),
+                    },
+                    send: match point.delegates {
+                        Some(delegation) => instr(delegation.offset),
+                        None => std::ptr::null_mut(),
+                    },
                 })
                 .collect();
-            (*data).metadata_bytes += size_of_val(points.as_slice()) as u32;
-            (*data).resume_table = ResumeTable::allocate(data, points);
+            (*data).metadata_bytes += size_of_val(made.as_slice()) as u32;
+            (*data).resume_point_count = made.len();
+            (*data).resume_points = Box::into_raw(made.into_boxed_slice()).cast();
+            for (index, point) in points.iter().enumerate() {
+                let site = data.byte_add(point.site as usize).cast::<Site>();
+                let word = suspended_at((*data).resume_points.add(index));
+                (*site).helper = std::ptr::without_provenance(word);
+            }
         }
     }
 
     /// The machine code in which a frame that is suspended at `instr` goes on.
     pub fn resume_address(&self, instr: *mut _Py_CODEUNIT) -> Option<CodePtr> {
-        if self.resume_table.is_null() {
+        if self.resume_points.is_null() {
             return None;
         }
-        // SAFETY: the table lives as long as this block.
-        let points = unsafe { (*self.resume_table).points() };
+        // SAFETY: the points live as long as this block.
+        let points =
+            unsafe { std::slice::from_raw_parts(self.resume_points, self.resume_point_count) };
         let point = points.iter().find(|point| point.instr == instr)?;
         Some(point.address)
     }
@@ -255,8 +293,12 @@ impl CodeData {
                 crate::code_memory::CodeMemory::global()
                     .free((*data).baseline, (*data).code_bytes as usize);
             }
-            if !(*data).resume_table.is_null() {
-                ResumeTable::release((*data).resume_table);
+            if !(*data).resume_points.is_null() {
+                let points = std::ptr::slice_from_raw_parts_mut(
+                    (*data).resume_points,
+                    (*data).resume_point_count,
+                );
+                drop(Box::from_raw(points));
             }
             let place = Placement::of(
                 (*data).site_bytes as usize,

@@ -5,7 +5,6 @@
 
 use std::mem::offset_of;
 use std::ptr::null_mut;
-use std::sync::{Mutex, PoisonError};
 
 use hotstamp_layout::ffi::{self, PyCodeObject, PyGenObject, PyObject};
 use hotstamp_layout::ffi::{_Py_CODEUNIT, PyThreadState};
@@ -16,7 +15,7 @@ use crate::exits::{self, ExitReason};
 use crate::site::{CodePtr, Site};
 use crate::{Frame, entry, frame_stack, hooks, leave, registry};
 
-/// Where a suspended frame goes on in compiled code: behind RETURN_GENERATOR and behind each YIELD_VALUE.
+/// Where a suspended frame goes on in compiled code: behind RETURN_GENERATOR and behind each YIELD_VALUE. Lives as long as the code's data, and that as long as the code object.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct ResumePoint {
@@ -24,105 +23,35 @@ pub struct ResumePoint {
     pub instr: *mut _Py_CODEUNIT,
     /// Machine code that enters the body there; called as a body is.
     pub address: CodePtr,
-}
-
-/// The resume points of one stamped code. Sites of FOR_ITER and SEND remember tables of codes that may die before them, so a table's memory is used again for other tables
-/// only: whatever one is remembered, what it says is true, and says of a frame whether it is the frame's.
-#[repr(C)]
-#[derive(Debug)]
-pub struct ResumeTable {
-    /// In the order of the instructions. A frame that compiled code suspended holds the number of its own in `return_offset`.
-    points: *const ResumePoint,
-    /// Number of `points`; 0 in a table that is nobody's.
-    count: u32,
-    /// The globals that the code was stamped for.
-    globals: *mut PyObject,
-    /// The builtins that it was stamped for.
-    builtins: *mut PyObject,
     /// The code's data.
-    data: *mut CodeData,
+    pub data: *mut CodeData,
+    /// If the frame only passes on what its receiver yields (`yield from`, `await`): the machine code behind the SEND, which expects what the receiver gave. Else null.
+    pub delegates: CodePtr,
+    /// That SEND: the `instr_ptr` while the receiver runs.
+    pub send: *mut _Py_CODEUNIT,
 }
 
-/// Offsets of `ResumeTable`'s fields, for the stubs.
-#[allow(missing_docs)]
-pub mod table {
-    use super::{ResumeTable, offset_of};
+/// Set in the word of a suspended generator that says where it goes on. The word is `gi_exc_state.previous_item`, which CPython writes when it resumes a generator and clears when it
+/// suspends one, and reads of running ones only.
+pub const AT_POINT: usize = 1;
 
-    pub const POINTS: usize = offset_of!(ResumeTable, points);
-    pub const COUNT: usize = offset_of!(ResumeTable, count);
-    pub const GLOBALS: usize = offset_of!(ResumeTable, globals);
-    pub const BUILTINS: usize = offset_of!(ResumeTable, builtins);
-    pub const DATA: usize = offset_of!(ResumeTable, data);
+/// What that word of a generator holds that is suspended at `point`.
+pub fn suspended_at(point: *const ResumePoint) -> usize {
+    point as usize | AT_POINT
 }
 
-/// Tables that are nobody's. Used under the main interpreter's GIL only.
-static FREE_TABLES: Mutex<Vec<TablePtr>> = Mutex::new(Vec::new());
-
-struct TablePtr(*mut ResumeTable);
-
-// SAFETY: a table has no owner while it is in the list.
-unsafe impl Send for TablePtr {}
-
-impl ResumeTable {
-    /// A table for data whose globals and builtins are set.
-    ///
-    /// # Safety
-    /// `data` is live, and releases the table before it dies.
-    pub(crate) unsafe fn allocate(
-        data: *mut CodeData,
-        points: Vec<ResumePoint>,
-    ) -> *mut ResumeTable {
-        // SAFETY: see above.
-        let (globals, builtins) = unsafe { ((*data).globals, (*data).builtins) };
-        let count = points.len() as u32;
-        let points = Box::into_raw(points.into_boxed_slice()).cast();
-        let table = ResumeTable {
-            points,
-            count,
-            globals,
-            builtins,
-            data,
-        };
-        let free = FREE_TABLES
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .pop();
-        match free {
-            Some(TablePtr(place)) => {
-                // SAFETY: the place is ours; whoever still remembers it reads it under the GIL.
-                unsafe { place.write(table) };
-                place
-            }
-            None => Box::into_raw(Box::new(table)),
-        }
-    }
-
-    /// Gives a table back.
-    ///
-    /// # Safety
-    /// It came from `allocate`, and its data dies.
-    pub(crate) unsafe fn release(this: *mut ResumeTable) {
-        // SAFETY: see above; `points` was made of a boxed slice of this length.
-        unsafe {
-            let count = std::mem::take(&mut (*this).count);
-            let points =
-                std::ptr::slice_from_raw_parts_mut((*this).points.cast_mut(), count as usize);
-            (*this).points = std::ptr::null();
-            drop(Box::from_raw(points));
-        }
-        FREE_TABLES
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(TablePtr(this));
-    }
-
-    /// All resume points.
-    pub fn points(&self) -> &[ResumePoint] {
-        if self.count == 0 {
-            return &[];
-        }
-        // SAFETY: `points` points at `count` entries until the table is released.
-        unsafe { std::slice::from_raw_parts(self.points, self.count as usize) }
+/// The resume point at which compiled code suspended a generator. None: the interpreter suspended it, or it was moved since.
+///
+/// # Safety
+/// `generator` is created or suspended; GIL held.
+#[inline]
+unsafe fn point_of(generator: *mut PyGenObject) -> Option<*const ResumePoint> {
+    // SAFETY: what has the mark is the address of a point of the code that the generator keeps alive.
+    unsafe {
+        let word = (*generator).gi_exc_state.previous_item as usize;
+        let point = (word & !AT_POINT) as *const ResumePoint;
+        (word & AT_POINT != 0 && (*point).instr == (*generator).gi_iframe.instr_ptr)
+            .then_some(point)
     }
 }
 
@@ -148,8 +77,13 @@ pub fn is_suspended(state: i8) -> bool {
 /// `RETURN_GENERATOR`: makes the object, moves the running frame into it and pops it. The object as `StackRef` bits, or 0 with an exception set and the frame still running.
 ///
 /// # Safety
-/// Called by compiled code whose frame is on top of the data stack, with `instr_ptr` at its RETURN_GENERATOR and an empty operand stack.
-pub unsafe extern "C" fn return_generator(frame: *mut Frame, tstate: *mut PyThreadState) -> usize {
+/// Called by compiled code whose frame is on top of the data stack, with `instr_ptr` at its RETURN_GENERATOR and an empty operand stack. The site's helper is the word of
+/// a generator that is suspended behind it.
+pub unsafe extern "C" fn return_generator(
+    frame: *mut Frame,
+    tstate: *mut PyThreadState,
+    site: *mut Site,
+) -> usize {
     // SAFETY: a frame of a function; the object has room for what its code's frame holds.
     unsafe {
         let object = ffi::_Py_MakeCoro(refs::frame_function(frame));
@@ -160,6 +94,7 @@ pub unsafe extern "C" fn return_generator(frame: *mut Frame, tstate: *mut PyThre
         (*frame).instr_ptr = (*frame).instr_ptr.add(1);
         move_frame(frame, &raw mut (*generator).gi_iframe);
         (*generator).gi_frame_state = ffi::FRAME_CREATED as i8;
+        (*generator).gi_exc_state.previous_item = (*site).helper.cast_mut().cast();
         (*tstate).py_recursion_remaining += 1;
         (*tstate).current_frame = (*frame).previous;
         frame_stack::pop_frame(tstate, frame);
@@ -183,7 +118,6 @@ unsafe fn move_frame(from: *mut Frame, to: *mut Frame) {
         (*to).frame_obj = (*from).frame_obj;
         (*to).instr_ptr = (*from).instr_ptr;
         (*to).stackpointer = target.add(slots).cast();
-        // The number of its resume point: the one behind RETURN_GENERATOR is the first.
         (*to).return_offset = 0;
         (*to).owner = ffi::FRAME_OWNED_BY_GENERATOR as _;
         (*to).visited = 0;
@@ -195,7 +129,7 @@ unsafe fn move_frame(from: *mut Frame, to: *mut Frame) {
     }
 }
 
-/// Where frames went on lately, by their `instr_ptr`: what C code resumes is mostly one generator many times.
+/// Where frames that the interpreter suspended went on lately, by their `instr_ptr`.
 #[derive(Clone, Copy, Debug)]
 struct Known {
     instr: *mut _Py_CODEUNIT,
@@ -271,6 +205,10 @@ pub struct Compiled {
 pub unsafe fn compiled(generator: *mut PyGenObject) -> Option<Compiled> {
     // SAFETY: the frame of such a generator is complete.
     unsafe {
+        if let Some(point) = point_of(generator) {
+            let (data, address) = ((*point).data, (*point).address);
+            return ((*data).leave == 0).then_some(Compiled { data, address });
+        }
         let frame = &raw mut (*generator).gi_iframe;
         let known = known_slot((*frame).instr_ptr);
         // The instruction tells the code object.
@@ -305,20 +243,6 @@ unsafe fn look_up(frame: *mut Frame) -> Option<Known> {
             builtins,
             compiled: Compiled { data, address },
         })
-    }
-}
-
-/// The resume table that a site may remember for a generator, or null. The generator's own resume point is looked for each time.
-///
-/// # Safety
-/// As [`compiled`].
-pub unsafe fn table_for_site(generator: *mut PyGenObject) -> *mut ResumeTable {
-    // SAFETY: as above.
-    unsafe {
-        match compiled(generator) {
-            Some(found) => (*found.data).resume_table,
-            None => null_mut(),
-        }
     }
 }
 

@@ -45,7 +45,6 @@ pub unsafe extern "C" fn handle_exception(
 ) {
     // SAFETY: the frame is the running one and `data` belongs to its code; all pointers are valid by the contract above.
     unsafe {
-        let code = (*data).code;
         let instr = if how == THROWN {
             (*frame).instr_ptr.sub(1)
         } else if site.is_null() {
@@ -69,42 +68,44 @@ pub unsafe extern "C" fn handle_exception(
                     ffi::PyTraceBack_Here(object);
                 }
             }
-            if how == RAISED_HERE {
+            if how == RAISED_HERE && crate::entry::stale(tstate) {
                 ffi::_PyEval_MonitorRaise(tstate, frame, instr);
             }
         }
         let offset = instr.offset_from((*data).code_start) as u32;
-        let table = (*code).co_exceptiontable;
-        let bytes = refs::bytes_contents(table);
         let stack_base = refs::frame_stack_base(frame);
-        let level = ExceptionEntries::new(bytes).covering(BytecodeOffset(offset));
-        let new_top = stack_base.add(level.map_or(0, |handler| handler.depth as usize));
+        // Mostly it is the instruction that raised last time.
+        if (*data).raised.offset != offset {
+            (*data).raised = look_up(data, offset);
+        }
+        let raised = (*data).raised;
+        let new_top = stack_base.add(raised.depth as usize);
         while (*frame).stackpointer.cast::<StackRef>() > new_top {
             let top = (*frame).stackpointer.sub(1);
             (*frame).stackpointer = top;
             top.cast::<StackRef>().read().xclose();
         }
-        let Some(handler) = level else {
+        if !raised.handled {
             pop_running_frame(tstate, frame);
             out.write(Continuation {
                 resume: std::ptr::null(),
                 result: 0,
             });
             return;
-        };
-        if handler.lasti {
+        }
+        if raised.lasti {
             let lasti = (*frame).instr_ptr.offset_from((*data).code_start);
             push(frame, StackRef::tag_int(lasti));
         }
         let exception = ffi::_PyErr_GetRaisedException(tstate);
         push(frame, StackRef::from_steal(exception));
-        (*frame).instr_ptr = (*data).code_start.add(handler.target.index());
-        let resume = (*data).handler_address(handler.target.0);
+        (*frame).instr_ptr = (*data).code_start.add(raised.target as usize);
+        let compiled = !raised.address.0.is_null();
         let stale = crate::entry::stale(tstate);
-        if (*data).leave != 0 || stale || resume.is_none() {
-            let reason = match (stale, resume) {
+        if (*data).leave != 0 || stale || !compiled {
+            let reason = match (stale, compiled) {
                 (true, _) => ExitReason::TracingEnabled,
-                (false, None) => ExitReason::UnsupportedOpcode,
+                (false, false) => ExitReason::UnsupportedOpcode,
                 _ => ExitReason::Invalidated,
             };
             let result = exits::leave_to_interpreter(frame, tstate, reason as usize);
@@ -115,9 +116,62 @@ pub unsafe extern "C" fn handle_exception(
             return;
         }
         out.write(Continuation {
-            resume: resume.unwrap_or(CodePtr(std::ptr::null())).0,
+            resume: raised.address.0,
             result: 0,
         });
+    }
+}
+
+/// What the exception table says of an instruction.
+#[derive(Clone, Copy, Debug)]
+pub struct Raised {
+    /// The instruction, in code units; [`Raised::NOTHING`]'s is none.
+    offset: u32,
+    /// Bytecode offset of the handler.
+    target: u32,
+    /// Its compiled block, or null.
+    address: CodePtr,
+    /// How much of the operand stack stays; 0 without a handler.
+    depth: u32,
+    /// Whether the handler wants the instruction's number.
+    lasti: bool,
+    /// Whether there is a handler.
+    handled: bool,
+}
+
+impl Raised {
+    /// Before anything was looked up.
+    pub const NOTHING: Raised = Raised {
+        offset: u32::MAX,
+        target: 0,
+        address: CodePtr(std::ptr::null()),
+        depth: 0,
+        lasti: false,
+        handled: false,
+    };
+}
+
+#[cold]
+unsafe fn look_up(data: *mut CodeData, offset: u32) -> Raised {
+    // SAFETY: the caller's data is live, and so is its code object with its table.
+    unsafe {
+        let table = refs::bytes_contents((*(*data).code).co_exceptiontable);
+        match ExceptionEntries::new(table).covering(BytecodeOffset(offset)) {
+            Some(handler) => Raised {
+                offset,
+                target: handler.target.0,
+                address: (*data)
+                    .handler_address(handler.target.0)
+                    .unwrap_or(CodePtr(std::ptr::null())),
+                depth: handler.depth,
+                lasti: handler.lasti,
+                handled: true,
+            },
+            None => Raised {
+                offset,
+                ..Raised::NOTHING
+            },
+        }
     }
 }
 

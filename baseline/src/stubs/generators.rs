@@ -8,12 +8,12 @@ use hotstamp_layout::ffi::{
     self, _PyErr_StackItem, _PyInterpreterFrame as Frame, PyGenObject, PyObject, PyThreadState,
 };
 use hotstamp_runtime::code_data::CodeData;
-use hotstamp_runtime::generators::{self, ResumePoint, table};
+use hotstamp_runtime::generators::{self, AT_POINT, ResumePoint};
 use hotstamp_runtime::site::Site;
 use hotstamp_runtime::{entry, leave, unwind};
 
 use super::{BORROWED, Builder, NULL_BITS, tstate};
-use crate::masm::{Alu, Cond, Label, MacroAssembler, Mem, Reg, Shift};
+use crate::masm::{Alu, Cond, Label, MacroAssembler, Mem, Reg};
 
 /// Bytes from a generator object to its frame.
 const FRAME: usize = offset_of!(PyGenObject, gi_iframe);
@@ -31,6 +31,14 @@ pub(super) const YIELDED: i32 = 0;
 const RETURNED: i32 = 1;
 /// The interpreter went on with the frame: the generator's state tells.
 pub(super) const ASK_STATE: i32 = 2;
+
+/// Most generators that a SEND goes through without entering them.
+const CHAIN: i32 = 64;
+
+/// A field of the resume point whose address, with the mark, is in `point`.
+fn of_point(point: Reg, field: usize) -> Mem {
+    point.offset(field as i32 - AT_POINT as i32)
+}
 
 /// A field of the frame in the generator in `generator`.
 fn frame_of(generator: Reg, field: usize) -> Mem {
@@ -89,6 +97,7 @@ impl<M: MacroAssembler> Builder<M> {
         m.push_pair(Reg::T0, Reg::A3);
         m.mov(Reg::A0, Reg::Frame);
         m.mov(Reg::A1, Reg::Tstate);
+        m.mov(Reg::A2, Reg::A3);
         m.call_c(generators::return_generator as *const ());
         m.pop_pair(Reg::T0, Reg::A3);
         m.branch_cmp_imm(Cond::Eq, Reg::Acc, 0, failed);
@@ -97,24 +106,18 @@ impl<M: MacroAssembler> Builder<M> {
         m.jump(self.error);
     }
 
-    /// Acc = value. Jumped to at body level. The site says what the suspended frame has to hold: `instr_ptr`, `stackpointer`, the state (as its argument) and the number of the resume
-    /// point.
+    /// Acc = value. Jumped to at body level. The site says what the suspended frame has to hold: `instr_ptr`, `stackpointer`, the state (as its argument) and the word that names the
+    /// resume point (as its helper).
     pub(super) fn yield_value(&mut self) {
         self.own(Reg::Acc);
         self.publish_site();
         let m = &mut self.masm;
-        // The site's helper is no function: the word with the number of the resume point.
-        const {
-            let word = offset_of!(Frame, return_offset);
-            assert!(offset_of!(Frame, owner) == word + 2 && offset_of!(Frame, visited) == word + 3);
-        }
-        m.load32(Reg::T0, Reg::A3.at(offset_of!(Site, helper)));
-        m.store32(Reg::Frame.at(offset_of!(Frame, return_offset)), Reg::T0);
         m.load32(Reg::T0, Reg::A3.at(offset_of!(Site, oparg)));
         m.store8(own(offset_of!(PyGenObject, gi_frame_state)), Reg::T0);
         m.load(Reg::T0, own(PREVIOUS_ITEM));
         m.store(tstate(offset_of!(PyThreadState, exc_info)), Reg::T0);
-        m.store_imm(own(PREVIOUS_ITEM), 0);
+        m.load(Reg::T0, Reg::A3.at(offset_of!(Site, helper)));
+        m.store(own(PREVIOUS_ITEM), Reg::T0);
         m.add32_mem(tstate(offset_of!(PyThreadState, py_recursion_remaining)), 1);
         m.load(Reg::T0, Reg::Frame.at(offset_of!(Frame, previous)));
         m.store(tstate(offset_of!(PyThreadState, current_frame)), Reg::T0);
@@ -152,37 +155,33 @@ impl<M: MacroAssembler> Builder<M> {
         m.bind(owned);
     }
 
-    /// A1 = a generator or coroutine, and the site (A3) remembers a resume table. To `miss` unless it is suspended at one of its points. A2 = the table, T3 = the address of
-    /// the resume point. Uses T0. The payload: word 0 is the table; SEND uses word 1, the type of the receiver.
-    fn find_resume_point(&mut self, miss: Label) {
+    /// A1 = a generator or coroutine. To `miss` unless compiled code suspended it. `point` = its resume point, with the mark. Uses T0.
+    fn find_resume_point(&mut self, generator: Reg, point: Reg, miss: Label) {
         let m = &mut self.masm;
-        m.load8(Reg::T0, Reg::A1.at(offset_of!(PyGenObject, gi_frame_state)));
+        m.load8(
+            Reg::T0,
+            generator.at(offset_of!(PyGenObject, gi_frame_state)),
+        );
         m.branch_bits_clear(Reg::T0, RESUMABLE, miss);
-        // Another evaluator (PEP 523) sees every resumption.
-        m.mov_imm(Reg::T0, entry::evaluator_cell() as u64);
-        m.branch_mem_imm(Cond::Ne, Reg::T0.at(0), 0, miss);
-        m.load(Reg::A2, Reg::A3.at(size_of::<Site>()));
-        // The frame's number is a guess. That the resume point is of the frame's own code, its instruction tells.
-        m.load16(Reg::T0, frame_of(Reg::A1, offset_of!(Frame, return_offset)));
-        m.branch_cmp32_mem(Cond::AboveEq, Reg::T0, Reg::A2.at(table::COUNT), miss);
-        const { assert!(size_of::<ResumePoint>() == 16) };
-        m.shift_imm(Shift::Left, Reg::T0, 4);
-        m.load(Reg::T3, Reg::A2.at(table::POINTS));
-        m.alu(Alu::Add, Reg::T3, Reg::T0);
-        for (field, known) in [
-            (
-                offset_of!(Frame, instr_ptr),
-                Reg::T3.at(offset_of!(ResumePoint, instr)),
-            ),
-            (offset_of!(Frame, f_globals), Reg::A2.at(table::GLOBALS)),
-            (offset_of!(Frame, f_builtins), Reg::A2.at(table::BUILTINS)),
-        ] {
-            m.load(Reg::T0, frame_of(Reg::A1, field));
-            m.branch_cmp_mem(Cond::Ne, Reg::T0, known, miss);
-        }
+        m.load(point, generator.at(PREVIOUS_ITEM));
+        m.branch_bits_clear(point, AT_POINT as u32, miss);
+        m.load(Reg::T0, frame_of(generator, offset_of!(Frame, instr_ptr)));
+        m.branch_cmp_mem(
+            Cond::Ne,
+            Reg::T0,
+            of_point(point, offset_of!(ResumePoint, instr)),
+            miss,
+        );
     }
 
-    /// A1 and A2 as `find_resume_point` left them, T4 = the sent value, heap-safe. Links the generator on top of the running frame, whose `instr_ptr` and `stackpointer` are set, and
+    /// To `miss` if another evaluator (PEP 523) is to see every resumption. Uses T0.
+    fn branch_if_foreign_evaluator(&mut self, miss: Label) {
+        let m = &mut self.masm;
+        m.mov_imm(Reg::T0, entry::evaluator_cell() as u64);
+        m.branch_mem_imm(Cond::Ne, Reg::T0.at(0), 0, miss);
+    }
+
+    /// A1 = the generator, T3 = its resume point, T4 = the sent value, heap-safe. Links the generator on top of the running frame, whose `instr_ptr` and `stackpointer` are set, and
     /// makes A0 and A1 the arguments of the body. Keeps T3.
     fn link_generator(&mut self) {
         let m = &mut self.masm;
@@ -191,6 +190,16 @@ impl<M: MacroAssembler> Builder<M> {
         m.store(Reg::T0.at(0), Reg::T4);
         m.alu_imm(Alu::Add, Reg::T0, 8);
         m.store(stackpointer, Reg::T0);
+        self.mark_executing();
+        let m = &mut self.masm;
+        m.store(frame_of(Reg::A1, offset_of!(Frame, previous)), Reg::Frame);
+        m.lea(Reg::A0, Reg::A1.at(FRAME));
+        m.load(Reg::A1, of_point(Reg::T3, offset_of!(ResumePoint, data)));
+    }
+
+    /// Makes the generator in A1 the one that executes, with its exceptions behind those of the thread. Uses T0.
+    fn mark_executing(&mut self) {
+        let m = &mut self.masm;
         const { assert!(ffi::FRAME_EXECUTING == 0) };
         m.mov_imm(Reg::T0, 0);
         m.store8(Reg::A1.at(offset_of!(PyGenObject, gi_frame_state)), Reg::T0);
@@ -198,9 +207,6 @@ impl<M: MacroAssembler> Builder<M> {
         m.store(Reg::A1.at(PREVIOUS_ITEM), Reg::T0);
         m.lea(Reg::T0, Reg::A1.at(offset_of!(PyGenObject, gi_exc_state)));
         m.store(tstate(offset_of!(PyThreadState, exc_info)), Reg::T0);
-        m.store(frame_of(Reg::A1, offset_of!(Frame, previous)), Reg::Frame);
-        m.lea(Reg::A0, Reg::A1.at(FRAME));
-        m.load(Reg::A1, Reg::A2.at(table::DATA));
     }
 
     /// Branches unless the generator that stands `words` below the site's end of the operand stack is still suspended: then it returned. Uses T0, T1.
@@ -235,14 +241,15 @@ impl<M: MacroAssembler> Builder<M> {
         m.load(Reg::T0, Reg::A1.at(offset_of!(PyObject, ob_type)));
         m.mov_imm(Reg::T1, (&raw const ffi::PyGen_Type) as u64);
         m.branch_cmp(Cond::Ne, Reg::T0, Reg::T1, miss);
-        self.find_resume_point(miss);
+        self.branch_if_foreign_evaluator(miss);
+        self.find_resume_point(Reg::A1, Reg::T3, miss);
         self.publish_site();
         let m = &mut self.masm;
         m.load(Reg::T4, Reg::Data.at(offset_of!(CodeData, none_bits)));
         m.stub_enter();
         self.link_generator();
         let m = &mut self.masm;
-        m.call_mem(Reg::T3.at(offset_of!(ResumePoint, address)));
+        m.call_mem(of_point(Reg::T3, offset_of!(ResumePoint, address)));
         m.branch_cmp_imm(Cond::Eq, Reg::Acc, 0, failed);
         m.stub_exit();
         self.branch_if_returned(1, returned);
@@ -280,6 +287,7 @@ impl<M: MacroAssembler> Builder<M> {
     pub(super) fn send(&mut self) {
         let m = &mut self.masm;
         let (miss, failed) = (m.new_label(), m.new_label());
+        let (chain, plain) = (m.new_label(), m.new_label());
         m.load16(Reg::T0, Reg::A3.at(offset_of!(Site, stack_words)));
         m.lea_indexed(Reg::T2, Reg::Frame, Reg::T0, -16);
         m.load(Reg::A1, Reg::T2.at(0));
@@ -287,7 +295,8 @@ impl<M: MacroAssembler> Builder<M> {
         // The type that the site remembers: generator or coroutine, or null.
         m.load(Reg::T0, Reg::A1.at(offset_of!(PyObject, ob_type)));
         m.branch_cmp_mem(Cond::Ne, Reg::T0, Reg::A3.at(size_of::<Site>() + 8), miss);
-        self.find_resume_point(miss);
+        self.branch_if_foreign_evaluator(miss);
+        self.find_resume_point(Reg::A1, Reg::T3, miss);
         let m = &mut self.masm;
         // The value, mostly None, moves; the receiver stays.
         let none = m.new_label();
@@ -305,9 +314,19 @@ impl<M: MacroAssembler> Builder<M> {
         m.store(Reg::Frame.at(offset_of!(Frame, instr_ptr)), Reg::T0);
         m.lea(Reg::T2, Reg::T2.at(8));
         m.store(Reg::Frame.at(offset_of!(Frame, stackpointer)), Reg::T2);
+        m.branch_mem_imm(
+            Cond::Ne,
+            of_point(Reg::T3, offset_of!(ResumePoint, delegates)),
+            0,
+            chain,
+        );
+        m.bind(plain);
         self.link_generator();
         let m = &mut self.masm;
-        m.jump_mem(Reg::T3.at(offset_of!(ResumePoint, address)));
+        m.jump_mem(of_point(Reg::T3, offset_of!(ResumePoint, address)));
+        m.bind(chain);
+        self.send_through(plain);
+        let m = &mut self.masm;
 
         // Anything else through the helper, which says whether the receiver returned and leaves the result on the operand stack.
         m.bind(miss);
@@ -329,6 +348,125 @@ impl<M: MacroAssembler> Builder<M> {
         m.bind(failed);
         m.stub_abandon();
         m.jump(self.error);
+    }
+
+    /// Sends to a generator (A1) that only passes on what its receiver yields, as that may again: each of them is linked as if its SEND ran, without entering its body, and the last
+    /// one is entered. When that yields, they are suspended again from the last to the first; when it does anything else, the body in front of it goes on behind its SEND.
+    /// Registers as `link_generator` wants them; A3 is the site, whose frame says where it is. To `plain` with them unchanged if something is pending.
+    ///
+    /// The native stack has two words for each generator: its resume point and the frame in front of it.
+    fn send_through(&mut self, plain: Label) {
+        let continue_delegation = self.continue_delegation_address;
+        let m = &mut self.masm;
+        let (next, last, entered) = (m.new_label(), m.new_label(), m.new_label());
+        let (other, suspend, go_on, done) =
+            (m.new_label(), m.new_label(), m.new_label(), m.new_label());
+        m.branch_mem32_imm(
+            Cond::Lt,
+            tstate(offset_of!(PyThreadState, py_recursion_remaining)),
+            CHAIN,
+            plain,
+        );
+        self.branch_if_breaker(plain);
+        let m = &mut self.masm;
+        m.stub_enter();
+        m.mov_imm(Reg::T1, 0);
+        m.push_pair(Reg::T1, Reg::T1);
+        m.mov_imm(Reg::T1, CHAIN as u64);
+
+        m.bind(next);
+        // A4 = its receiver, A5 = the resume point of that.
+        m.load(Reg::A4, frame_of(Reg::A1, offset_of!(Frame, stackpointer)));
+        m.load(Reg::A4, Reg::A4.offset(-8));
+        m.alu_imm(Alu::And, Reg::A4, !BORROWED);
+        m.load(Reg::T0, Reg::A4.at(offset_of!(PyObject, ob_type)));
+        m.branch_cmp_mem(Cond::Ne, Reg::T0, Reg::A3.at(size_of::<Site>() + 8), last);
+        self.find_resume_point(Reg::A4, Reg::A5, last);
+        let m = &mut self.masm;
+        m.load(Reg::T0, of_point(Reg::T3, offset_of!(ResumePoint, data)));
+        m.branch_mem32_imm(Cond::Ne, Reg::T0.at(offset_of!(CodeData, leave)), 0, last);
+        m.add64_mem(Reg::T0.at(offset_of!(CodeData, resumptions)), 1);
+        m.push_pair(Reg::T3, Reg::Frame);
+        m.load(Reg::T0, of_point(Reg::T3, offset_of!(ResumePoint, send)));
+        m.store(frame_of(Reg::A1, offset_of!(Frame, instr_ptr)), Reg::T0);
+        m.store(frame_of(Reg::A1, offset_of!(Frame, previous)), Reg::Frame);
+        self.mark_executing();
+        let m = &mut self.masm;
+        m.add32_mem(
+            tstate(offset_of!(PyThreadState, py_recursion_remaining)),
+            -1,
+        );
+        m.lea(Reg::Frame, Reg::A1.at(FRAME));
+        m.mov(Reg::A1, Reg::A4);
+        m.mov(Reg::T3, Reg::A5);
+        m.alu_imm(Alu::Sub, Reg::T1, 1);
+        m.branch_cmp_imm(Cond::Eq, Reg::T1, 0, last);
+        m.branch_mem_imm(
+            Cond::Ne,
+            of_point(Reg::T3, offset_of!(ResumePoint, delegates)),
+            0,
+            next,
+        );
+
+        m.bind(last);
+        self.link_generator();
+        let m = &mut self.masm;
+        m.call_mem(of_point(Reg::T3, offset_of!(ResumePoint, address)));
+
+        // `Acc` and A1 are what a body gave whose frame was in front of `Frame`.
+        m.bind(entered);
+        m.branch_cmp_imm(Cond::Eq, Reg::Acc, 0, other);
+        m.branch_cmp_imm(Cond::Ne, Reg::A1, YIELDED, other);
+        m.load(Reg::T0, tstate(offset_of!(PyThreadState, eval_breaker)));
+        m.load(Reg::T1, Reg::Data.at(offset_of!(CodeData, version)));
+        m.branch_cmp_mem(Cond::Ne, Reg::T0, Reg::T1.at(0), other);
+        m.bind(suspend);
+        m.pop_pair(Reg::T3, Reg::T2);
+        m.branch_cmp_imm(Cond::Eq, Reg::T3, 0, done);
+        m.load(Reg::T0, of_point(Reg::T3, offset_of!(ResumePoint, data)));
+        m.branch_mem32_imm(Cond::Ne, Reg::T0.at(offset_of!(CodeData, leave)), 0, go_on);
+        m.load(Reg::T0, of_point(Reg::T3, offset_of!(ResumePoint, instr)));
+        m.store(Reg::Frame.at(offset_of!(Frame, instr_ptr)), Reg::T0);
+        m.mov_imm(Reg::T0, ffi::FRAME_SUSPENDED_YIELD_FROM as u8 as u64);
+        m.store8(own(offset_of!(PyGenObject, gi_frame_state)), Reg::T0);
+        m.load(Reg::T0, own(PREVIOUS_ITEM));
+        m.store(tstate(offset_of!(PyThreadState, exc_info)), Reg::T0);
+        m.store(own(PREVIOUS_ITEM), Reg::T3);
+        m.add32_mem(tstate(offset_of!(PyThreadState, py_recursion_remaining)), 1);
+        m.store_imm(Reg::Frame.at(offset_of!(Frame, previous)), 0);
+        m.mov(Reg::Frame, Reg::T2);
+        m.jump(suspend);
+
+        m.bind(done);
+        m.store(tstate(offset_of!(PyThreadState, current_frame)), Reg::Frame);
+        m.stub_exit();
+        m.ret();
+
+        m.bind(other);
+        m.pop_pair(Reg::T3, Reg::T2);
+        m.branch_cmp_imm(Cond::Eq, Reg::T3, 0, done);
+        m.bind(go_on);
+        m.store(tstate(offset_of!(PyThreadState, current_frame)), Reg::Frame);
+        m.mov(Reg::A4, Reg::Acc);
+        m.mov(Reg::A5, Reg::A1);
+        m.mov(Reg::A0, Reg::Frame);
+        m.mov(Reg::Frame, Reg::T2);
+        m.load(Reg::A1, of_point(Reg::T3, offset_of!(ResumePoint, data)));
+        m.load(
+            Reg::T3,
+            of_point(Reg::T3, offset_of!(ResumePoint, delegates)),
+        );
+        m.call_near(continue_delegation);
+        m.jump(entered);
+    }
+
+    pub(super) fn continue_delegation(&mut self) {
+        self.continue_delegation_address = self.here();
+        let m = &mut self.masm;
+        m.body_enter();
+        m.mov(Reg::Acc, Reg::A4);
+        m.mov(Reg::A1, Reg::A5);
+        m.jump_reg(Reg::T3);
     }
 
     /// Called by the site when the receiver of SEND is done: `Acc` is the result or 0, A1 says how the body was left (`YIELDED`, `RETURNED`, `ASK_STATE`), A3 is the site. Gives the

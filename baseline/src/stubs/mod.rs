@@ -232,6 +232,8 @@ stub_table! {
     iterate_range,
     /// Inline cache; see `CacheStubs`.
     iterate_generator,
+    /// Called with a body's frame (A0) and data (A1) whose SEND waits: goes on in it at T3, where A4 is what the receiver gave and A5 how.
+    continue_delegation,
     /// SEND: enters a compiled generator, or calls the helper.
     send,
     /// Behind each SEND: the result in `Acc`, and in `A1` 1 if the receiver returned it, 0 if it yielded it.
@@ -264,6 +266,7 @@ pub(crate) struct Builder<M> {
     close_acc_then_a1: Label,
     address: CodePtr,
     inner_trampoline_address: CodePtr,
+    continue_delegation_address: CodePtr,
     trampoline_return: CodePtr,
     /// Exceptions go through `resume::stress`.
     stressed: bool,
@@ -369,6 +372,7 @@ impl<M: MacroAssembler> Builder<M> {
             close_acc_then_a1,
             address,
             inner_trampoline_address: address,
+            continue_delegation_address: address,
             trampoline_return: address,
             stressed: false,
             attr_inline_entry: address,

@@ -4,7 +4,9 @@
 //! with the sent value on the stack; `Compiler::begin_instruction` emits its entry.
 
 use hotstamp_layout::ffi;
+use hotstamp_layout::opcode::Opcode;
 use hotstamp_runtime::caches::iteration;
+use hotstamp_runtime::code_data::HandlerEntry;
 use hotstamp_runtime::site::MemoryHelper;
 
 use crate::compiler::{Cold, Compiler};
@@ -18,6 +20,7 @@ impl<M: MacroAssembler> Compiler<'_, M> {
         self.stack.flush(&mut self.m);
         let stub = self.stubs.return_generator;
         let site = self.plan_site(stub, std::ptr::null(), self.stack.depth(), false);
+        self.mark_suspending(site);
         self.load_site(site);
         self.m.jump_near(stub);
         self.end_at_resume_point()
@@ -30,10 +33,10 @@ impl<M: MacroAssembler> Compiler<'_, M> {
         self.stack.flush(&mut self.m);
         self.stack.materialize(&mut self.m, entry, depth, Reg::Acc);
         let stub = self.stubs.yield_value;
-        // What the frame's last word before the locals holds: the number of the resume point, and the owner above it.
-        let number = self.resume_points.len().min(usize::from(u16::MAX));
-        let word = number | (ffi::FRAME_OWNED_BY_GENERATOR as usize) << 16;
-        let site = self.plan_site(stub, std::ptr::without_provenance(word), depth, false);
+        // Installed code has the word of a generator that is suspended here in place of the number.
+        let number = std::ptr::without_provenance(self.resume_points.len());
+        let site = self.plan_site(stub, number, depth, false);
+        self.mark_suspending(site);
         const { assert!(ffi::FRAME_SUSPENDED_YIELD_FROM == ffi::FRAME_SUSPENDED + 1) };
         let state = ffi::FRAME_SUSPENDED + oparg as i32;
         self.mark_suspends(state as u32);
@@ -57,6 +60,12 @@ impl<M: MacroAssembler> Compiler<'_, M> {
         let depth = self.stack.depth();
         let site = self.plan_site(self.stubs.send, helper as *const (), depth, true);
         self.call_site(site);
+        if self.passes_on() {
+            self.delegation = Some(HandlerEntry {
+                offset: self.at.offset,
+                code_offset: self.m.position() as u32,
+            });
+        }
         self.load_site(site);
         let finish = self.stubs.send_finish;
         self.m.call_near(finish);
@@ -68,6 +77,22 @@ impl<M: MacroAssembler> Compiler<'_, M> {
         self.stack.drop_top(1);
         self.stack.push(Entry::Acc);
         Ok(())
+    }
+
+    /// Whether this SEND, the YIELD_VALUE behind it and the jump back are all that happens while the receiver yields: `yield from` and `await`.
+    fn passes_on(&self) -> bool {
+        let Some([value, resume, jump]) = self.following(3) else {
+            return false;
+        };
+        value.opcode == Opcode::YIELD_VALUE
+            && value.oparg == 1
+            && value.start == self.at.next
+            && !self.bytecode.is_leader(value.start)
+            && resume.opcode == Opcode::RESUME
+            && jump.opcode == Opcode::JUMP_BACKWARD_NO_INTERRUPT
+            && jump.start == resume.next
+            && !self.bytecode.is_leader(jump.start)
+            && jump.jump_target() == self.at.start
     }
 
     /// `END_SEND`: receiver, value -> value. The receiver dies with the value in its slot.

@@ -1,7 +1,8 @@
 //! CALL and CALL_KW of what the call stub leaves: Python functions with any parameters and classes with a Python `__init__` directly, builtins by their flags, the rest through
 //! `op_call` and `op_call_kw`.
 //!
-//! Payload: word 0 = the class, word 1 = its version, word 3 = its `__init__` (borrowed from the class while the version holds).
+//! Payload: word 0 = the class, word 1 = its version, word 3 = its `__init__` (borrowed from the class while the version holds). Or word 0 = 0, and word 1 is a class that nothing is known
+//! of (compared only, it may have died).
 
 use hotstamp_layout::ffi::{self, PyFunctionObject, PyObject, PyThreadState, PyTypeObject};
 use hotstamp_layout::refs::{self, StackRef};
@@ -75,11 +76,25 @@ pub unsafe extern "C" fn call(
             && (*slots.add(1)).is_null()
             && let Some(result) = call_builtin_class(callable.cast(), slots.add(2), count)
         {
+            expect(site, call_class);
             return finish_builtin(tstate, frame, slots, count, result);
         }
         let Some((method, receiver)) = builtin(callable, *slots.add(1)) else {
+            if let Some(result) = call_descriptor(callable, slots, count) {
+                expect(site, call_unbound);
+                return finish_builtin(tstate, frame, slots, count, result);
+            }
+            if let Some(result) = call_slot(callable, slots, count) {
+                expect(site, call_slot_of_class);
+                return finish_builtin(tstate, frame, slots, count, result);
+            }
             if !is_known(callable) {
                 expect(site, call_other);
+            } else if refs::is_type(callable, &raw const ffi::PyType_Type)
+                && (*Site::payload(site)).words[0] == 0
+            {
+                (*Site::payload(site)).words[1] = callable as u64;
+                expect(site, call_type);
             }
             return op_call(site, frame, tstate);
         };
@@ -170,6 +185,158 @@ unsafe extern "C" fn call_fastcall(
             && (*method).ml_flags as u32 & ffi::METH_FASTCALL != 0
             && !entry::native_stack_low(tstate)
             && let Some(result) = call_builtin(method, receiver, slots.add(2), count)
+        {
+            return finish_builtin(tstate, frame, slots, count, result);
+        }
+        unexpected(site, frame, tstate)
+    }
+}
+
+/// `CALL` of the class in word 1, which is called in no way of ours, as [`call_fastcall`].
+///
+/// # Safety
+/// The contract of memory helpers (ARCHITECTURE.md).
+unsafe extern "C" fn call_type(
+    site: *mut Site,
+    frame: *mut Frame,
+    tstate: *mut PyThreadState,
+) -> isize {
+    // SAFETY: as `call`.
+    unsafe {
+        let count = (*site).oparg as usize;
+        let slots = (*frame).stackpointer.cast::<StackRef>().sub(count + 2);
+        let words = (*Site::payload(site)).words;
+        if words[0] == 0 && words[1] == (*slots).as_ptr_borrow() as u64 {
+            return op_call(site, frame, tstate);
+        }
+        unexpected(site, frame, tstate)
+    }
+}
+
+/// `CALL` of a builtin class's method with its object as first argument (`dict.get(d, key)`), as [`call_fastcall`].
+///
+/// # Safety
+/// The contract of memory helpers (ARCHITECTURE.md).
+unsafe extern "C" fn call_unbound(
+    site: *mut Site,
+    frame: *mut Frame,
+    tstate: *mut PyThreadState,
+) -> isize {
+    // SAFETY: as `call`.
+    unsafe {
+        let count = (*site).oparg as usize;
+        let slots = (*frame).stackpointer.cast::<StackRef>().sub(count + 2);
+        if !entry::native_stack_low(tstate)
+            && let Some(result) = call_descriptor((*slots).as_ptr_borrow(), slots, count)
+        {
+            return finish_builtin(tstate, frame, slots, count, result);
+        }
+        unexpected(site, frame, tstate)
+    }
+}
+
+/// Calls a builtin class's method that has its object as first argument. None for other callables and arguments: nothing was called then.
+#[inline(always)]
+unsafe fn call_descriptor(
+    callable: *mut PyObject,
+    slots: *mut StackRef,
+    count: usize,
+) -> Option<*mut PyObject> {
+    // SAFETY: the slots are a call's operands, live objects.
+    unsafe {
+        if !refs::is_type(callable, &raw const ffi::PyMethodDescr_Type)
+            || !(*slots.add(1)).is_null()
+            || count == 0
+        {
+            return None;
+        }
+        let (method, receiver) = builtin(callable, *slots.add(2))?;
+        call_builtin(method, receiver, slots.add(3), count - 1)
+    }
+}
+
+/// `CALL` of what a builtin class makes of one of its slots (`object.__getattribute__(x, name)`), as [`call_fastcall`].
+///
+/// # Safety
+/// The contract of memory helpers (ARCHITECTURE.md).
+unsafe extern "C" fn call_slot_of_class(
+    site: *mut Site,
+    frame: *mut Frame,
+    tstate: *mut PyThreadState,
+) -> isize {
+    // SAFETY: as `call`.
+    unsafe {
+        let count = (*site).oparg as usize;
+        let slots = (*frame).stackpointer.cast::<StackRef>().sub(count + 2);
+        if !entry::native_stack_low(tstate)
+            && let Some(result) = call_slot((*slots).as_ptr_borrow(), slots, count)
+        {
+            return finish_builtin(tstate, frame, slots, count, result);
+        }
+        unexpected(site, frame, tstate)
+    }
+}
+
+/// Calls a wrapper of a slot with an object of its class, without the tuple of all arguments that its `tp_call` wants and takes apart. None for other callables and arguments: nothing
+/// was called then.
+#[inline(always)]
+unsafe fn call_slot(
+    callable: *mut PyObject,
+    slots: *mut StackRef,
+    count: usize,
+) -> Option<*mut PyObject> {
+    // SAFETY: the slots are a call's operands, live objects; a wrapper without the flag takes object, tuple and slot.
+    unsafe {
+        let has_self = usize::from(!(*slots.add(1)).is_null());
+        let given = count + has_self;
+        if !refs::is_type(callable, &raw const ffi::PyWrapperDescr_Type)
+            || given == 0
+            || given > MOST_ARGUMENTS
+        {
+            return None;
+        }
+        let descr = callable.cast::<ffi::PyWrapperDescrObject>();
+        let base = (*descr).d_base;
+        let first = slots.add(2 - has_self);
+        let object = (*first).as_ptr_borrow();
+        if (*base).flags & ffi::PyWrapperFlag_KEYWORDS as i32 != 0
+            || ffi::PyType_IsSubtype(refs::type_of(object), (*descr).d_common.d_type) == 0
+        {
+            return None;
+        }
+        let wrapper = (*base).wrapper?;
+        let mut array = [std::mem::MaybeUninit::<*mut PyObject>::uninit(); MOST_ARGUMENTS];
+        for (index, place) in array.iter_mut().enumerate().take(given - 1) {
+            place.write((*first.add(1 + index)).as_ptr_borrow());
+        }
+        let arguments = ffi::_PyTuple_FromArray(array.as_ptr().cast(), given as isize - 1);
+        if arguments.is_null() {
+            return Some(std::ptr::null_mut());
+        }
+        let result = wrapper(object, arguments, (*descr).d_wrapped);
+        refs::decref(arguments);
+        Some(result)
+    }
+}
+
+/// `CALL` of a class with an entry of its own for calls (`type(x)`, `list()`), as [`call_fastcall`].
+///
+/// # Safety
+/// The contract of memory helpers (ARCHITECTURE.md).
+unsafe extern "C" fn call_class(
+    site: *mut Site,
+    frame: *mut Frame,
+    tstate: *mut PyThreadState,
+) -> isize {
+    // SAFETY: as `call`.
+    unsafe {
+        let count = (*site).oparg as usize;
+        let slots = (*frame).stackpointer.cast::<StackRef>().sub(count + 2);
+        let callable = (*slots).as_ptr_borrow();
+        if refs::is_type(callable, &raw const ffi::PyType_Type)
+            && (*slots.add(1)).is_null()
+            && !entry::native_stack_low(tstate)
+            && let Some(result) = call_builtin_class(callable.cast(), slots.add(2), count)
         {
             return finish_builtin(tstate, frame, slots, count, result);
         }

@@ -1,4 +1,4 @@
-//! FOR_ITER, and what FOR_ITER and SEND remember of the generators that they resume: word 0 of the payload is the `ResumeTable` of the generator's code, word 1 its type.
+//! FOR_ITER, and what FOR_ITER and SEND remember of what they resume: word 1 of the payload is its type.
 
 use hotstamp_layout::ffi::{self, PyGenObject, PyObject, PyThreadState};
 use hotstamp_layout::refs::{self, StackRef};
@@ -9,7 +9,7 @@ use crate::helpers::RAISED;
 use crate::helpers::generators::{RETURNED, op_send};
 use crate::helpers::stack::Stack;
 use crate::hooks::generators::{Step, await_step};
-use crate::site::{CodePtr, RegisterHelper, Site};
+use crate::site::{RegisterHelper, Site};
 use crate::{entry, generators};
 
 /// `FOR_ITER`. Register helper: `acc` borrows the iterator, which stays on the operand stack. The next value, or null when exhausted.
@@ -103,17 +103,21 @@ unsafe fn learn_iterator(site: *mut Site, iterator: *mut PyObject, tstate: *mut 
             if (*site).target != *target && note_miss(site, |stubs| stubs.register).is_some() {
                 set(site, *target, [0; 4]);
             }
-        } else if note_miss(site, |stubs| stubs.register).is_some() {
-            if std::ptr::eq(ty, &raw const ffi::PyGen_Type) {
-                learn_generator(site, iterator.cast(), tstate, stubs.iterate_generator);
-            } else {
-                let helper: RegisterHelper = for_iter_of_type;
-                set(
-                    site,
-                    stubs.register_quick,
-                    [helper as usize as u64, ty as u64, 0, 0],
-                );
+        } else if std::ptr::eq(ty, &raw const ffi::PyGen_Type) {
+            // Generators that the interpreter made or suspended last are none of the site's: it expects the next one to be ours.
+            if (*site).target != stubs.iterate_generator
+                && resumes_compiled(iterator.cast(), tstate)
+                && note_miss(site, |stubs| stubs.register).is_some()
+            {
+                set(site, stubs.iterate_generator, [0, ty as u64, 0, 0]);
             }
+        } else if note_miss(site, |stubs| stubs.register).is_some() {
+            let helper: RegisterHelper = for_iter_of_type;
+            set(
+                site,
+                stubs.register_quick,
+                [helper as usize as u64, ty as u64, 0, 0],
+            );
         }
     }
 }
@@ -132,8 +136,12 @@ pub unsafe extern "C" fn send(
         let stack = Stack::of(frame);
         let receiver = stack.object(2);
         if refs::is_exact_generator(receiver) || refs::is_exact_coroutine(receiver) {
-            if let Some(stubs) = note_miss(site, |stubs| stubs.send) {
-                learn_generator(site, receiver.cast(), tstate, stubs.send);
+            let ty = refs::type_of(receiver) as u64;
+            if (*Site::payload(site)).words[1] != ty
+                && resumes_compiled(receiver.cast(), tstate)
+                && let Some(stubs) = note_miss(site, |stubs| stubs.send)
+            {
+                set(site, stubs.send, [0, ty, 0, 0]);
             }
         } else if stack.peek(1).is_none()
             && let Some(step) = await_step(receiver)
@@ -179,26 +187,15 @@ unsafe fn finished_by_exception(
     }
 }
 
-/// Makes a site remember the compiled code of a generator that it is about to resume, if there is some.
+/// Whether a generator or coroutine goes on in compiled code.
 ///
 /// # Safety
-/// The generator is a live generator or coroutine; the site has a payload; GIL held.
-pub(crate) unsafe fn learn_generator(
-    site: *mut Site,
-    generator: *mut PyGenObject,
-    tstate: *mut PyThreadState,
-    target: CodePtr,
-) {
+/// The generator is a live generator or coroutine; GIL held.
+unsafe fn resumes_compiled(generator: *mut PyGenObject, tstate: *mut PyThreadState) -> bool {
     // SAFETY: see above.
     unsafe {
-        if !generators::may_resume(tstate) || !generators::is_resumable((*generator).gi_frame_state)
-        {
-            return;
-        }
-        let table = generators::table_for_site(generator);
-        if !table.is_null() {
-            let ty = refs::type_of(generator.cast());
-            set(site, target, [table as u64, ty as u64, 0, 0]);
-        }
+        generators::may_resume(tstate)
+            && generators::is_resumable((*generator).gi_frame_state)
+            && generators::compiled(generator).is_some()
     }
 }

@@ -144,7 +144,7 @@ cache_stubs! {
     iterate_tuple,
     /// FOR_ITER over a range.
     iterate_range,
-    /// FOR_ITER over a generator whose code is compiled; payload word 0 is its `ResumeTable`, word 1 its type.
+    /// FOR_ITER over a generator whose code is compiled; payload word 1 is its type.
     iterate_generator,
     /// SEND: to a generator or coroutine whose code is compiled, as `iterate_generator`; to anything else through the helper.
     send,
