@@ -181,6 +181,7 @@ impl Builder<'_> {
         let (a, new_a) = self.as_ref(left);
         let (b, new_b) = self.as_ref(right);
         let result = self.emit_guarded(Op::NumberOp(oparg), Type::Ref, &[a, b]);
+        self.state.facts.numbers.extend([a, b]);
         let (right, left) = (self.pop(), self.pop());
         for (value, new, entry) in [(a, new_a, left), (b, new_b, right)] {
             if new {

@@ -444,10 +444,14 @@ impl Builder<'_> {
         match (builtin, count) {
             (Builtin::Sqrt | Builtin::Sin | Builtin::Cos, 1) if !has_self => {
                 let entry = argument(self, 0);
-                if !matches!(self.unboxed_type(entry), Some(Type::Float | Type::Int)) {
+                let number = match self.unboxed_type(entry) {
+                    Some(ty) => matches!(ty, Type::Float | Type::Int),
+                    None => self.reference(entry).is_some() && self.known(entry).is_none(),
+                };
+                if !number {
                     return self.general();
                 }
-                let x = self.as_float(entry);
+                let x = self.as_number(entry);
                 let result = match builtin {
                     Builtin::Sqrt => {
                         let zero = self.float(0.0);

@@ -83,13 +83,15 @@ impl From<BuildError> for Stop {
 
 pub(crate) type Step<T> = Result<T, Stop>;
 
-/// What is known of values at a point, beyond their types.
+/// What is known of values at a point, beyond their types. Of references taken later the keys are their `object_of`.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Facts {
     /// Exact builtin class of a Ref.
     class: HashMap<Value, u64>,
     /// What describes the items of an `array.array`.
     arrays: HashMap<Value, u64>,
+    /// Refs that are exact ints or floats.
+    numbers: HashSet<Value>,
     /// The unboxed value of a Ref.
     unboxed: HashMap<Value, Value>,
     /// Version tag of a Ref's class. Lost when Python code may run.
@@ -130,6 +132,7 @@ impl Facts {
     fn meet(&mut self, other: &Facts) {
         self.class
             .retain(|key, value| other.class.get(key) == Some(value));
+        self.numbers.retain(|key| other.numbers.contains(key));
         self.arrays
             .retain(|key, value| other.arrays.get(key) == Some(value));
         self.unboxed

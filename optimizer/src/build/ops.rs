@@ -182,12 +182,11 @@ impl Builder<'_> {
                 let lent = self.lend_tuple(tuple);
                 self.push(lent);
             }
-            entry => {
-                if let Some(value) = self.reference(entry) {
-                    self.emit_guarded(Op::GuardBound, Type::Void, &[value]);
-                    self.push(Entry::Lent(value));
-                }
+            Entry::Owned(value) | Entry::Borrowed(value) | Entry::Lent(value) => {
+                self.emit_guarded(Op::GuardBound, Type::Void, &[value]);
+                self.push(Entry::Lent(value));
             }
+            _ => {}
         }
     }
 

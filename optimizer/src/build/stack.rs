@@ -42,11 +42,19 @@ impl Builder<'_> {
         self.emit(Op::ConstBool(value), Type::Bool, &[])
     }
 
+    /// The value that first was this object: a reference taken later is another value, but what is known of the object holds for both.
+    pub(crate) fn object_of(&self, mut value: Value) -> Value {
+        while let Op::Own | Op::Borrow = self.graph.inst(value).op {
+            value = self.graph.inst(value).args[0];
+        }
+        value
+    }
+
     /// What is known of an entry's value.
     pub(crate) fn known(&self, entry: Entry) -> Option<Known> {
         match entry {
             Entry::Borrowed(value) | Entry::Owned(value) | Entry::Lent(value) => {
-                match self.graph.inst(value).op {
+                match self.graph.inst(self.object_of(value)).op {
                     Op::ConstRef(bits) => self.known_object(bits & !1),
                     _ => None,
                 }
@@ -65,7 +73,7 @@ impl Builder<'_> {
     pub(crate) fn constant_address(&self, entry: Entry) -> Option<u64> {
         match entry {
             Entry::Borrowed(value) | Entry::Owned(value) | Entry::Lent(value) => {
-                match self.graph.inst(value).op {
+                match self.graph.inst(self.object_of(value)).op {
                     Op::ConstRef(bits) if bits != NULL_BITS => Some(bits & !1),
                     _ => None,
                 }
@@ -108,10 +116,12 @@ impl Builder<'_> {
         }
     }
 
-    /// The value of an entry that is a reference.
+    /// The object of an entry that is a reference, for looking at: the value itself may be a reference that was taken later.
     pub(crate) fn reference(&self, entry: Entry) -> Option<Value> {
         match entry {
-            Entry::Owned(value) | Entry::Borrowed(value) | Entry::Lent(value) => Some(value),
+            Entry::Owned(value) | Entry::Borrowed(value) | Entry::Lent(value) => {
+                Some(self.object_of(value))
+            }
             _ => None,
         }
     }
@@ -119,7 +129,9 @@ impl Builder<'_> {
     /// A value of type Ref for an entry, for looking at; boxes if it has to (then the caller must release: the flag says so).
     pub(crate) fn as_ref(&mut self, entry: Entry) -> (Value, bool) {
         match entry {
-            Entry::Owned(value) | Entry::Borrowed(value) | Entry::Lent(value) => (value, false),
+            Entry::Owned(value) | Entry::Borrowed(value) | Entry::Lent(value) => {
+                (self.object_of(value), false)
+            }
             Entry::Unboxed(value) => (self.boxed(value), true),
             Entry::Null => (self.emit(Op::ConstRef(NULL_BITS), Type::Ref, &[]), false),
             Entry::Tuple(tuple) => (self.make_tuple(tuple), true),
@@ -168,9 +180,7 @@ impl Builder<'_> {
                 {
                     return value;
                 }
-                let owned = self.emit(Op::Own, Type::Ref, &[value]);
-                self.copy_facts(value, owned);
-                owned
+                self.emit(Op::Own, Type::Ref, &[value])
             }
             Entry::Unboxed(value) => self.boxed(value),
             Entry::Null => self.emit(Op::ConstRef(NULL_BITS), Type::Ref, &[]),
@@ -231,13 +241,23 @@ impl Builder<'_> {
 
     /// Whether releasing a reference can only free one object without consequences.
     fn is_leaf(&self, value: Value) -> bool {
-        if matches!(
-            self.graph.inst(value).op,
-            Op::BoxInt | Op::BoxFloat | Op::BoxBool
-        ) {
+        let value = self.object_of(value);
+        match self.graph.inst(value).op {
+            Op::BoxInt | Op::BoxFloat | Op::BoxBool | Op::NumberOp(_) => return true,
+            // What the code keeps alive is not freed here.
+            Op::ConstRef(bits) if self.anchors.contains(&(bits & !1)) => return true,
+            _ => {}
+        }
+        let facts = &self.state.facts;
+        let process = &self.job.process;
+        if facts.numbers.contains(&value)
+            || facts.class.get(&value).is_some_and(|class| {
+                [process.int_type, process.float_type, process.str_type].contains(class)
+            })
+        {
             return true;
         }
-        match self.state.facts.unboxed.get(&value) {
+        match facts.unboxed.get(&value) {
             Some(unboxed) => matches!(
                 self.graph.ty(*unboxed),
                 Type::Int | Type::Float | Type::Bool
@@ -367,6 +387,7 @@ impl Builder<'_> {
             return self.as_float(entry);
         }
         let (value, _) = self.as_ref(entry);
+        self.state.facts.numbers.insert(value);
         self.emit_guarded(Op::UnboxNumber, Type::Float, &[value])
     }
 
