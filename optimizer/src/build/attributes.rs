@@ -54,7 +54,7 @@ impl Builder<'_> {
             Some(address)
                 if matches!(
                     self.object_kind(address),
-                    Some(ObjectKind::Function { code: Some(_), .. })
+                    Some(ObjectKind::Function { code: Some(_), .. } | ObjectKind::Builtin(_))
                 ) =>
             {
                 self.anchors.insert(address);
@@ -172,7 +172,12 @@ impl Builder<'_> {
         attribute: Attribute,
         method: bool,
     ) -> Step<()> {
-        self.guard_attribute(object, attribute);
+        if self.is_list_method(attribute.place) {
+            // The class cannot change, and its objects have no attributes of their own.
+            self.guard_class(object, self.job.process.list_type);
+        } else {
+            self.guard_attribute(object, attribute);
+        }
         match attribute.place {
             Place::Inline { offset, .. } | Place::Slot { offset } => {
                 if method {

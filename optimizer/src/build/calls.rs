@@ -500,16 +500,23 @@ impl Builder<'_> {
                 let result = self.bool(result);
                 self.finish_call(Entry::Unboxed(result))
             }
+            (Builtin::ListAppend, 1) if has_self => self.list_append(),
+            (Builtin::ListPop, 0) if has_self => self.list_pop(),
             (Builtin::Len, 1) if !has_self => {
                 let entry = argument(self, 0);
                 let Some(object) = self.reference(entry) else {
                     return self.general();
                 };
                 let known = self.state.facts.class.get(&object).copied();
-                if known != Some(self.job.process.list_type)
-                    && known != Some(self.job.process.tuple_type)
-                {
-                    return self.general();
+                let process = &self.job.process;
+                match known {
+                    Some(class) if [process.list_type, process.tuple_type].contains(&class) => {}
+                    None if self.known(entry).is_none()
+                        && !self.state.facts.version.contains_key(&object) =>
+                    {
+                        self.emit_guarded(Op::GuardSized, Type::Void, &[object]);
+                    }
+                    _ => return self.general(),
                 }
                 let length = self.emit(Op::Length, Type::Int, &[object]);
                 self.finish_call(Entry::Unboxed(length))

@@ -10,6 +10,7 @@ mod calls;
 mod cfg;
 mod iteration;
 mod join;
+mod lists;
 mod operators;
 mod ops;
 mod slices;

@@ -197,6 +197,16 @@ pub enum Op {
     ArrayItem(ArrayItems),
     /// Stores an item of an `array.array`: array, index (inside, guarded before), an int that fits or a float.
     ArrayStore(ArrayItems),
+    /// Adds an item (owned) to a list.
+    ListAppend,
+    /// Takes the last item (owned) out of a list; leaves if there is none.
+    ListPop,
+    /// A new list (owned) of the operands (owned), which move.
+    MakeList,
+    /// A new iterator (owned) over what is exactly a list or a tuple (guarded before).
+    Iterator,
+    /// Leaves unless the object is exactly a list, tuple, str or dict: its size stands where `Length` looks.
+    GuardSized,
     /// Reverses the first items of a list: list, how many (not more than there are).
     ReverseItems,
     /// A new list (owned) of the items of a list from an index (inside) on to the first.

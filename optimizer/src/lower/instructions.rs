@@ -421,6 +421,15 @@ impl<'c> Lower<'c, '_> {
                 return Ok(());
             }
             Op::MakeTuple => self.make_tuple(args)?.into(),
+            Op::MakeList => self.make_list(args)?.into(),
+            Op::ListAppend => return self.list_append(args),
+            Op::ListPop => self.list_pop(value)?.into(),
+            Op::Iterator => {
+                let object = self.object(args[0])?;
+                self.call64(self.job.process.iterator, &[object.into()])?
+                    .into()
+            }
+            Op::GuardSized => return self.guard_sized(value),
             Op::Borrow => {
                 let bits = self.int(args[0])?;
                 self.b.build_or(bits, self.i64(1), "")?.into()

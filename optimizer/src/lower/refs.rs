@@ -90,6 +90,9 @@ impl<'c> Lower<'c, '_> {
                 | Op::CallPython { .. }
                 | Op::NewInstance(_)
                 | Op::MakeTuple
+                | Op::MakeList
+                | Op::ListPop
+                | Op::Iterator
                 | Op::ListBackwards
         )
     }

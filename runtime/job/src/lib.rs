@@ -188,6 +188,8 @@ pub enum Builtin {
     IsInstance,
     /// `list.append`
     ListAppend,
+    /// `list.pop`
+    ListPop,
     /// `min` and `max`, of two
     Min,
     /// See `Min`.
@@ -452,6 +454,14 @@ process! {
     reverse_items,
     /// `(items, count) -> bits`: a new tuple of objects whose references move.
     make_tuple,
+    /// `(items, count) -> bits`: a new list of objects whose references move.
+    make_list,
+    /// `(list, object)`: adds an item, whose reference moves, to a list that is full.
+    list_append,
+    /// `(list) -> object`: takes the last item out of a list that has one.
+    list_pop,
+    /// `(object) -> bits`: a new iterator over a list or tuple.
+    iterator,
     /// `(bits, bits, operation) -> bits or 0`: arithmetic of exact ints and floats; 0, without an exception, where it raises.
     number_op,
     /// `(f64, f64) -> f64`: C's `pow`, where Python's float power equals it.

@@ -13,7 +13,7 @@ use hotstamp_layout::refs;
 
 use super::artifact::{Artifact, Installed};
 use super::service::{self, Finished, Job};
-use super::{hotness, leave, object, snapshot};
+use super::{hotness, leave, lists, object, snapshot};
 use crate::Frame;
 use crate::code_data::CodeData;
 use crate::code_memory::CodeMemory;
@@ -739,6 +739,10 @@ fn process(artifact: *mut Artifact) -> Process {
         gc_track: ffi::PyObject_GC_Track as *const () as u64,
         reverse_items: leave::reverse_items as *const () as u64,
         make_tuple: leave::make_tuple as *const () as u64,
+        make_list: lists::make_list as *const () as u64,
+        list_append: lists::append as *const () as u64,
+        list_pop: lists::pop as *const () as u64,
+        iterator: lists::iterator as *const () as u64,
         number_op: leave::number_op as *const () as u64,
         pow: library("pow"),
         sin: library("sin"),

@@ -4,6 +4,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::ffi::CStr;
+use std::sync::OnceLock;
 
 use hotstamp_job::{
     Attribute, Builtin, Code, Constant, Job, Known, Object, ObjectKind, Place, Seen,
@@ -408,6 +409,9 @@ impl Snapshot<'_> {
             if refs::is_type(object, &raw const ffi::PyCFunction_Type) {
                 return builtin(object.cast()).map_or(ObjectKind::Other, ObjectKind::Builtin);
             }
+            if let Some(method) = list_method(object) {
+                return ObjectKind::Builtin(method);
+            }
             match known(object) {
                 Known::Other => ObjectKind::Other,
                 value => ObjectKind::Value(value),
@@ -426,6 +430,28 @@ fn numbers(saw: u64) -> Option<Seen> {
         saw if saw & !(SAW_INTS | SAW_FLOATS | SAW_MIXED) == 0 => Some(Seen::Numbers),
         _ => None,
     }
+}
+
+/// Methods of lists that the optimizer knows, by their descriptors.
+unsafe fn list_method(object: *mut PyObject) -> Option<Builtin> {
+    static METHODS: OnceLock<[(usize, Builtin); 2]> = OnceLock::new();
+    let methods = METHODS.get_or_init(|| {
+        // SAFETY: GIL held; a builtin class keeps what it has, so that the reference may go.
+        let find = |name: &CStr| unsafe {
+            let class = &raw mut ffi::PyList_Type;
+            let found = ffi::PyObject_GetAttrString(class.cast(), name.as_ptr());
+            refs::decref(found);
+            found as usize
+        };
+        [
+            (find(c"append"), Builtin::ListAppend),
+            (find(c"pop"), Builtin::ListPop),
+        ]
+    });
+    methods
+        .iter()
+        .find(|(address, _)| *address == object as usize)
+        .map(|(_, method)| *method)
 }
 
 /// A builtin function that the optimizer knows.
