@@ -53,9 +53,10 @@ pub fn compile(bytes: &[u8]) -> Result<Artifact, Refusal> {
         ..Metadata::default()
     };
     if job.options.dump_hir {
-        metadata
-            .dumps
-            .push(("hir".to_owned(), format!("{}{}", built.graph, generals(&built.graph, &job))));
+        metadata.dumps.push((
+            "hir".to_owned(),
+            format!("{}{}", built.graph, generals(&built.graph, &job)),
+        ));
     }
     if cfg!(debug_assertions) || job.options.verify {
         verify::verify(&built.graph)
@@ -116,7 +117,9 @@ fn generals(graph: &Graph, job: &Job) -> String {
         let Some(state) = &inst.state else { continue };
         let code = &job.codes[graph.contexts[state.context as usize].code as usize];
         let decoded = Decoder::starting_at(&code.bytecode, BytecodeOffset(state.offset)).next();
-        let Some(Ok(instruction)) = decoded else { continue };
+        let Some(Ok(instruction)) = decoded else {
+            continue;
+        };
         let seen = code.site(state.offset).map(|site| &site.seen);
         // Writing to a text cannot fail.
         let _ = writeln!(

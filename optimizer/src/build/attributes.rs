@@ -251,6 +251,7 @@ impl Builder<'_> {
             self.resume_edge(yes);
             self.state.facts.version.insert(object, attribute.version);
             build(self, *attribute)?;
+            self.settle();
             edges.push(super::Edge {
                 block: self.block,
                 state: self.state.clone(),
@@ -259,6 +260,7 @@ impl Builder<'_> {
             self.resume_edge(no);
         }
         build(self, last)?;
+        self.settle();
         edges.push(super::Edge {
             block: self.block,
             state: self.state.clone(),

@@ -143,6 +143,7 @@ impl Builder<'_> {
             self.before = None;
             self.call(count)?;
             if self.open {
+                self.settle();
                 edges.push(super::Edge {
                     block: self.block,
                     state: self.state.clone(),
@@ -245,6 +246,7 @@ impl Builder<'_> {
             _ => None,
         };
         let path = self.path_of(code);
+        self.give_up_memory();
         // An object that both the caller's local and the argument are would become two.
         if self
             .state
@@ -322,6 +324,7 @@ impl Builder<'_> {
                     return Err(super::Stop::Restart);
                 }
                 self.return_inlined(Entry::Owned(instance), &caller_state)?;
+                self.settle();
                 edges.push(super::Edge {
                     block: self.block,
                     state: self.state.clone(),
@@ -337,6 +340,7 @@ impl Builder<'_> {
                 let result = self.pop();
                 self.release_entry(result);
             }
+            self.settle();
             edges.push(super::Edge {
                 block: self.block,
                 state: self.state.clone(),

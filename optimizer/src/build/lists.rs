@@ -107,11 +107,12 @@ impl Builder<'_> {
         let entry = self.state.stack[self.state.stack.len() - 1];
         let next = self.at.next;
         let function = self.function();
-        let opcode = (function.cfg.index.get(&next.0))
-            .map(|index| function.cfg.instructions[*index].opcode);
-        let seen = (self.job.options.feedback && opcode == Some(Opcode::FOR_ITER) && !self.failed())
-            .then(|| self.code().site(next.0).map(|site| site.seen.clone()))
-            .flatten();
+        let opcode =
+            (function.cfg.index.get(&next.0)).map(|index| function.cfg.instructions[*index].opcode);
+        let seen =
+            (self.job.options.feedback && opcode == Some(Opcode::FOR_ITER) && !self.failed())
+                .then(|| self.code().site(next.0).map(|site| site.seen.clone()))
+                .flatten();
         let process = &self.job.process;
         let (class, iterator) = match seen {
             Some(Seen::ListIterator) => (process.list_type, process.list_iterator_type),

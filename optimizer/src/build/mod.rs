@@ -221,6 +221,8 @@ pub(crate) struct Builder<'j> {
     tuple_sites: HashMap<u32, (u64, u32)>,
     /// The next instruction was built with the one in front of it.
     skip: bool,
+    /// Of the current instruction: whether something died in a way that somebody may have seen. What is known of memory counts on that it did not.
+    destroyed: Vec<Value>,
     /// Why the attempt ends, noted where no error can be returned.
     stop: Option<Stop>,
 }
@@ -297,6 +299,7 @@ impl<'j> Builder<'j> {
             inlined: BTreeSet::new(),
             tuple_sites: HashMap::new(),
             skip: false,
+            destroyed: Vec::new(),
             stop: None,
         }
     }
@@ -416,8 +419,10 @@ impl<'j> Builder<'j> {
                 }
                 result?;
                 if !self.open {
+                    self.destroyed.clear();
                     break;
                 }
+                self.settle();
             }
             if self.open {
                 self.go_to(next)?;
@@ -542,6 +547,7 @@ impl<'j> Builder<'j> {
     /// Goes to another block of the function with the state as it is.
     pub(crate) fn go_to(&mut self, offset: u32) -> Step<()> {
         debug_assert!(self.open);
+        self.give_up_memory();
         self.open = false;
         if self.function().headers.contains_key(&offset) {
             return self.close_loop(offset);
@@ -560,6 +566,7 @@ impl<'j> Builder<'j> {
 
     /// Branches within an instruction: two open blocks with the same state.
     pub(crate) fn fork(&mut self, condition: Value, odds: u8) -> (Edge, Edge) {
+        self.give_up_memory();
         let (yes, no) = (self.graph.new_block(), self.graph.new_block());
         self.graph
             .end(self.block, End::Branch(condition, yes, no, odds));

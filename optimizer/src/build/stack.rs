@@ -1,10 +1,11 @@
 //! Entries of the abstract locals and operand stack: pushing, popping, boxing, owning.
 
-use hotstamp_job::Known;
+use hotstamp_job::{DESTROYED, Known};
 use hotstamp_layout::ffi;
+use hotstamp_layout::opcode::Opcode;
 
 use super::{BuildError, Builder, Step, Stop};
-use crate::hir::{Entry, Op, Reason, Type, Value};
+use crate::hir::{Entry, Inst, Op, Reason, Type, Value};
 
 /// Entries of the table of small ints.
 const SMALL_INTS: u64 = (ffi::_PY_NSMALLNEGINTS + ffi::_PY_NSMALLPOSINTS) as u64;
@@ -281,8 +282,67 @@ impl Builder<'_> {
             return;
         }
         self.own_all();
+        if self.may_settle() {
+            let seen = self.emit_here(Op::Release, Type::Bool, &[value]);
+            self.destroyed.push(seen);
+            return;
+        }
         self.emit_here(Op::Release, Type::Void, &[value]);
         self.state.facts.forget_memory();
+    }
+
+    /// Whether the instruction goes on with what is known of memory when something dies, and leaves at its end if somebody may have seen that. Not where that was in vain before.
+    fn may_settle(&self) -> bool {
+        matches!(
+            self.at.opcode,
+            Opcode::STORE_FAST
+                | Opcode::STORE_FAST_LOAD_FAST
+                | Opcode::STORE_FAST_STORE_FAST
+                | Opcode::POP_TOP
+                | Opcode::POP_ITER
+                | Opcode::END_FOR
+                | Opcode::LOAD_ATTR
+                | Opcode::STORE_ATTR
+                | Opcode::BINARY_OP
+                | Opcode::COMPARE_OP
+                | Opcode::STORE_SUBSCR
+                | Opcode::CALL
+        ) && self.job.options.feedback
+            && !self.failed_at(self.at.next.0 | DESTROYED)
+    }
+
+    /// At the end of an instruction: leaves if something died in a way that somebody may have seen.
+    pub(crate) fn settle(&mut self) {
+        let destroyed = std::mem::take(&mut self.destroyed);
+        let Some((&first, others)) = destroyed.split_first() else {
+            return;
+        };
+        if self.skip {
+            // There is no state between two instructions that were built as one.
+            return self.state.facts.forget_memory();
+        }
+        let any = others.iter().fold(first, |any, other| {
+            self.emit(Op::BoolOr, Type::Bool, &[any, *other])
+        });
+        let none = self.emit(Op::BoolNot, Type::Bool, &[any]);
+        let state = Some(self.frame_state(self.at.next.0));
+        self.graph.push(
+            self.block,
+            Inst {
+                op: Op::Guard(Reason::Destroyed),
+                ty: Type::Void,
+                args: vec![none],
+                state,
+            },
+        );
+    }
+
+    /// In the middle of an instruction: what was known of memory is not counted on any more.
+    pub(crate) fn give_up_memory(&mut self) {
+        if !self.destroyed.is_empty() {
+            self.destroyed.clear();
+            self.state.facts.forget_memory();
+        }
     }
 
     /// A reference that was taken just before, without anything that could tell in between, is not taken at all.

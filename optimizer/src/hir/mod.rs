@@ -129,6 +129,8 @@ pub enum Op {
     BoolNot,
     /// Both.
     BoolAnd,
+    /// One or both.
+    BoolOr,
     /// The truth of an object: of None, True, False, exact ints, floats, strings, lists, tuples and dicts; leaves for others.
     Truth,
     /// Whether two `Ref`s are the same object.
@@ -258,7 +260,7 @@ pub enum Op {
     Own,
     /// The bits without ownership.
     Borrow,
-    /// Releases what the bits own; a destructor may run, with the frames as the state says.
+    /// Releases what the bits own; a destructor may run, with the frames as the state says. Where it gives a bool: whether somebody may have seen that.
     Release,
 
     // ---- calls and control of the thread ----
@@ -544,6 +546,7 @@ impl Op {
                 | Op::FloatCall(_)
                 | Op::BoolNot
                 | Op::BoolAnd
+                | Op::BoolOr
                 | Op::Same
                 | Op::Select
                 | Op::BoxBool

@@ -137,6 +137,10 @@ impl<'c> Lower<'c, '_> {
                 .b
                 .build_and(self.bool(args[0])?, self.bool(args[1])?, "")?
                 .into(),
+            Op::BoolOr => self
+                .b
+                .build_or(self.bool(args[0])?, self.bool(args[1])?, "")?
+                .into(),
             Op::Same => {
                 let one = self.i64(1);
                 let a = self.b.build_or(self.int(args[0])?, one, "")?;
@@ -436,7 +440,11 @@ impl<'c> Lower<'c, '_> {
             }
             Op::Release => {
                 let bits = self.int(args[0])?;
-                return self.release_bits(bits, inst.state.clone().as_deref());
+                let seen = self.release_bits(bits, inst.state.clone().as_deref())?;
+                if inst.ty == crate::hir::Type::Bool {
+                    self.values.insert(value, seen.into());
+                }
+                return Ok(());
             }
 
             Op::Helper {

@@ -108,7 +108,12 @@ impl<'c> Lower<'c, '_> {
         const { assert!(offset_of!(ffi::PyDictObject, ma_used) == SIZE) };
         const { assert!(offset_of!(ffi::PyASCIIObject, length) == SIZE) };
         let state = self.state_of(value)?;
-        let arg = *self.graph.inst(value).args.first().ok_or(LowerError::Kind)?;
+        let arg = *self
+            .graph
+            .inst(value)
+            .args
+            .first()
+            .ok_or(LowerError::Kind)?;
         let object = self.object(arg)?;
         let process = &self.job.process;
         let classes = [

@@ -25,7 +25,7 @@ pub struct Job {
     pub memory_helpers: Vec<u64>,
     /// What to do and what not.
     pub options: Options,
-    /// Guards that failed before: code address, bytecode offset. Their instructions take the general way.
+    /// Guards that failed before: code address, bytecode offset. Their instructions take the general way. With `DESTROYED`: what was known of memory in front of the instruction.
     pub failed: Vec<(u64, u32)>,
 }
 
@@ -361,6 +361,9 @@ pub enum Place {
         keys: u64,
     },
 }
+
+/// Marks offsets in `Job::failed`, of instructions in front of which something died in a way that somebody may have seen.
+pub const DESTROYED: u32 = 1 << 31;
 
 /// Bytes of an `enumerate` object, and what lies where in it: the next index, the iterator, and the pair that it gives again if nobody kept it. CPython's headers do not say.
 pub const ENUMERATE_SIZE: isize = 56;
