@@ -564,6 +564,48 @@ PROGRAMS = {
         ran = [local, attribute, item, call, both]
         """,
     ),
+    "loops_entered_in_the_middle_from_an_inner_one": (
+        r"Phi",
+        [],
+        """
+        def f(n, m, limit):
+            log, x, kept = [], 0, None
+            for i in range(3):
+                for j in range(m):
+                    for k in range(n):
+                        x += k
+                        if x % 5 == 3: kept = [i, k]
+                    if x > limit: break
+                    log.append(x)
+                log.append((i, j, kept))
+            return log
+        for n, m, limit in (20, 3, 100), (30, 2, 10**6), (3, 3, 5), (50, 4, 2000), (0, 2, 1): print(f(n, m, limit))
+        ran = [f]
+        """,
+    ),
+    "comparisons_of_objects": (
+        r"GuardIdentity",
+        [],
+        """
+        class A: pass
+        class B(A):
+            def __eq__(self, other): return True
+        class C(A):
+            def __ne__(self, other): return "ne"
+        def others(l, x):
+            r = []
+            for o in l:
+                if o != x: r.append(l.index(o))
+            return r, x == l[0], l[0] != x
+        a = [A() for _ in range(4)]
+        for _ in range(12): print(others(a, a[2]), others([None, a, print, A], None) if _ > 8 else None)
+        for x in B(), C(), 1, "a", 2.5, a[0]:
+            print(others(a, x), others([x, *a], a[1]))
+        A.__eq__ = lambda self, other: self is not other
+        print(others(a, a[2]))
+        ran = [others]
+        """,
+    ),
     "callables_known_behind_calls": (
         # Both are inlined: what was evaluated before the inner call is known after it.
         r"> 1@\d+ .*\n(.*\n)*.*> 2@",

@@ -71,7 +71,7 @@ fn weigh(graph: &Graph, job: &Job, value: crate::hir::Value) -> f64 {
         Op::MakeTuple | Op::MakeList => -2.0,
         // Against a call through the baseline's site.
         Op::ListAppend | Op::ListPop | Op::GuardSized => 5.0,
-        Op::Iterator => 2.0,
+        Op::Iterator | Op::GuardIdentity => 2.0,
         Op::ReverseItems => 80.0,
         Op::Helper { .. } => {
             let Some(state) = &inst.state else { return 0.0 };

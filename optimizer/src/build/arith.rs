@@ -352,6 +352,22 @@ impl Builder<'_> {
                 let (x, y) = (self.as_number(left), self.as_number(right));
                 self.emit(Op::FloatCmp(cond), Type::Bool, &[x, y])
             }
+            _ if seen == Seen::Objects
+                && self.job.process.object_compare != 0
+                && matches!(cond, Cond::Eq | Cond::Ne) =>
+            {
+                let (Some(x), Some(y)) = (self.reference(left), self.reference(right)) else {
+                    return self.general();
+                };
+                self.emit_guarded(Op::GuardIdentity, Type::Void, &[x]);
+                self.emit_guarded(Op::GuardIdentity, Type::Void, &[y]);
+                let same = self.emit(Op::Same, Type::Bool, &[x, y]);
+                if cond == Cond::Eq {
+                    same
+                } else {
+                    self.emit(Op::BoolNot, Type::Bool, &[same])
+                }
+            }
             _ if seen == Seen::Nothing => return self.never_executed(),
             _ => return self.general(),
         };

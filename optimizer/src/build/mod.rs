@@ -360,8 +360,14 @@ impl<'j> Builder<'j> {
         let job: &'j Job = self.job;
         let depth = state.stack.len();
         let cfg = Rc::new(
-            Cfg::new(&job.codes[code as usize].bytecode, entry, depth)
-                .map_err(|_| BuildError::BadBytecode)?,
+            Cfg::new(&job.codes[code as usize].bytecode, entry, depth).map_err(
+                |error| match error {
+                    cfg::CfgError::BadBytecode => BuildError::BadBytecode,
+                    cfg::CfgError::Irreducible => {
+                        BuildError::Unsupported("a loop entered in its middle")
+                    }
+                },
+            )?,
         );
         let context = self.graph.contexts.len() as u32;
         self.graph.contexts.push(Context {

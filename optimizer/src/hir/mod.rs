@@ -207,6 +207,8 @@ pub enum Op {
     MakeList,
     /// A new iterator (owned) over what is exactly a list or a tuple (guarded before).
     Iterator,
+    /// Leaves unless the object's class leaves comparisons to `object`.
+    GuardIdentity,
     /// Leaves unless the object is exactly a list, tuple, str or dict: its size stands where `Length` looks.
     GuardSized,
     /// Reverses the first items of a list: list, how many (not more than there are).

@@ -179,6 +179,7 @@ impl<'c> Lower<'c, '_> {
             | Op::GuardArray(..)
             | Op::GuardVersion(_)
             | Op::GuardClassObject(_)
+            | Op::GuardIdentity
             | Op::GuardInline(_)
             | Op::GuardNoDict
             | Op::GuardKeys(_)

@@ -250,6 +250,8 @@ pub enum Seen {
         /// The method.
         function: u64,
     },
+    /// Compared: objects that are equal if they are the same.
+    Objects,
     /// A list subscripted with a slice.
     ListSlice,
     /// FOR_ITER over a list.
@@ -417,6 +419,8 @@ process! {
     type_type,
     /// The table of small ints.
     small_ints,
+    /// How objects compare whose classes do not say: by their addresses.
+    object_compare,
     /// Address of True.
     true_object,
     /// Address of False.

@@ -763,6 +763,9 @@ fn process(artifact: *mut Artifact) -> Process {
         function_type: (&raw const ffi::PyFunction_Type) as u64,
         type_type: (&raw const ffi::PyType_Type) as u64,
         small_ints: refs::small_ints() as u64,
+        // SAFETY: a static class, which says how.
+        object_compare: unsafe { (&raw const ffi::PyBaseObject_Type.tp_richcompare).read() }
+            .map_or(0, |function| function as usize as u64),
         true_object: (&raw const ffi::_Py_TrueStruct) as u64,
         false_object: (&raw const ffi::_Py_FalseStruct) as u64,
         none_object: (&raw const ffi::_Py_NoneStruct) as u64,

@@ -17,8 +17,8 @@ use hotstamp_layout::refs;
 
 use super::operators;
 use crate::caches::operators::{
-    SAW_ARRAY, SAW_FLOATS, SAW_INSTANCE, SAW_INTS, SAW_KINDS, SAW_LIST, SAW_MIXED, SAW_SLICE,
-    seen_with,
+    SAW_ARRAY, SAW_FLOATS, SAW_INSTANCE, SAW_INTS, SAW_KINDS, SAW_LIST, SAW_MIXED, SAW_OBJECTS,
+    SAW_SLICE, seen_with,
 };
 use crate::caches::{self, CacheStubs, MISS_LIMIT, POLYMORPHIC_ENTRIES, PolymorphicEntry, globals};
 use crate::code_data::{CodeData, SIMPLE_ARGUMENTS};
@@ -226,6 +226,7 @@ impl Snapshot<'_> {
                         undecided
                     }
                 }
+                Some(Opcode::COMPARE_OP) if kinds == SAW_OBJECTS => Seen::Objects,
                 Some(Opcode::COMPARE_OP) => numbers(kinds).unwrap_or(undecided),
                 Some(Opcode::FOR_ITER) => {
                     if target == stubs.iterate_list {
