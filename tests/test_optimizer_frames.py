@@ -74,7 +74,7 @@ PROGRAMS = {
             if deep:
                 sys._getframe(deep).f_locals[name] = value
         def inner(a, deep, name):
-            b = [a]
+            b = sorted([a])
             write(deep, name, "new")
             return a, b
         def outer(n, deep, name):

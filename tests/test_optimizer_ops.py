@@ -436,6 +436,202 @@ PROGRAMS = {
         ran = [f]
         """,
     ),
+    "lists": (
+        r"ListPop",
+        ["rare_case", "type_guard"],
+        """
+        import sys
+        class Stack:
+            def __init__(self): self.items = []
+            def push(self, x): self.items.append(x)
+            def pop(self): return self.items.pop()
+        def numbers(n):
+            l = []
+            for i in range(n): l.append(i * 2.5)
+            s = 0
+            while l: s += l.pop()
+            return s, l.append(1), l
+        def stack(n):
+            s = Stack()
+            for i in range(n): s.push((i, i + 1))
+            t = [s.pop() for _ in range(n // 2)]
+            return t[-1:], s.items[-1:], len(s.items), len("abc" * n), len({1: 2, 3: n}), [a * b for a, b in t][:3]
+        def drain(l):
+            try:
+                while True: l.pop()
+            except IndexError as e:
+                return str(e), e.__traceback__.tb_lineno
+        def sizes(*objects):
+            r = []
+            for o in objects: r.append(len(o))
+            return r
+        def changes(l):
+            # What was borrowed from the list outlives it.
+            return [l[-1], l.pop(), l[-1] + l.pop() * l.pop(), l]
+        def add(l):
+            for i in range(5): l.append(i)
+            return list(l), len(l)
+        def hold(o, n):
+            l = []
+            for i in range(n): l.append(o)
+            for i in range(n): x = l.pop()
+            l = [o, o, o]
+            for x in l: pass
+            for x in (o, o): pass
+            for y in [[o]]: y.append(o)
+            return len(l)
+        class Sub(list):
+            def append(self, x): super().append(x + 1)
+            def pop(self): return "popped"
+            def __len__(self): return 99
+        for _ in range(12):
+            print(numbers(40), stack(30), drain([1, 2, 3]), changes([[1], [2], 3, 4, 5.5]))
+            print(sizes([1], "ab", (1, 2, 3), {}, {1, 2}, b"xyz", range(7)), add([]))
+        for o in Sub(), [], Sub(): print(add(o), drain([]))
+        marker = object()
+        before = sys.getrefcount(marker)
+        for _ in range(12): hold(marker, 40)
+        print(sys.getrefcount(marker) - before)
+        class Missing: pass
+        for o in [1, 2], None, Missing(), [1.5, 2]:
+            try:
+                print(sizes([1]), changes(o))
+            except Exception as e:
+                print(type(e).__name__, e, e.__traceback__.tb_next.tb_lineno)
+        ran = [numbers, stack, changes, sizes, add, hold]
+        """,
+    ),
+    "deaths_that_change_what_is_known": (
+        r"Guard\(Destroyed\)",
+        ["destroyed"],
+        """
+        class Box:
+            def __init__(self): self.v = 1
+            def get(self): return self.v
+        class Other:
+            v = "other's"
+            def __init__(self): self.w = 0
+            def get(self): return "another"
+        class Dies:
+            def __init__(self, what): self.what = what
+            def __del__(self): self.what()
+        def local(box, d):
+            a = box.v, box.get()
+            d = None
+            return a, box.v, box.get()
+        def attribute(box, holder):
+            a = box.v
+            holder.d = None
+            b = box.v
+            holder.d = a
+            return a, b, box.v
+        def item(box, l):
+            a = box.get()
+            l[0] = None
+            return a, box.get(), box.v
+        def helper(d): return 7
+        def call(box, make):
+            a = box.get()
+            r = helper(make())
+            return a, r, box.get(), box.v
+        def both(box, d, e):
+            n = box.v
+            d = e
+            e = 0
+            return n, box.v, d is None
+        class Holder: pass
+        box = Box()
+        def more(): box.v += 1
+        def text(): box.v = "text"
+        def again(): box.v = 1
+        def change(): Box.get = lambda self: ("changed", self.v)
+        def back(): Box.get = lambda self: self.v
+        def nothing(): pass
+        def turn():
+            global box
+            box = Box()
+        def run(what):
+            holder = Holder()
+            holder.d = Dies(what) if what else None
+            make = (lambda: Dies(what)) if what else (lambda: None)
+            print(local(box, make()), attribute(box, holder), item(box, [make()]), call(box, make), both(box, make(), make()))
+        for _ in range(6): run(None)
+        for what in more, text, again, change, back, nothing, turn: run(what)
+        for _ in range(20): run(more)
+        for what in text, again, change, back, None, nothing, turn, more: run(what)
+        box.__class__ = Other if False else Box
+        for _ in range(6): run(None)
+        ran = [local, attribute, item, call, both]
+        """,
+    ),
+    "loops_entered_in_the_middle_from_an_inner_one": (
+        r"Phi",
+        [],
+        """
+        def f(n, m, limit):
+            log, x, kept = [], 0, None
+            for i in range(3):
+                for j in range(m):
+                    for k in range(n):
+                        x += k
+                        if x % 5 == 3: kept = [i, k]
+                    if x > limit: break
+                    log.append(x)
+                log.append((i, j, kept))
+            return log
+        for n, m, limit in (20, 3, 100), (30, 2, 10**6), (3, 3, 5), (50, 4, 2000), (0, 2, 1): print(f(n, m, limit))
+        ran = [f]
+        """,
+    ),
+    "comparisons_of_objects": (
+        r"GuardIdentity",
+        [],
+        """
+        class A: pass
+        class B(A):
+            def __eq__(self, other): return True
+        class C(A):
+            def __ne__(self, other): return "ne"
+        def others(l, x):
+            r = []
+            for o in l:
+                if o != x: r.append(l.index(o))
+            return r, x == l[0], l[0] != x
+        a = [A() for _ in range(4)]
+        for _ in range(12): print(others(a, a[2]), others([None, a, print, A], None) if _ > 8 else None)
+        for x in B(), C(), 1, "a", 2.5, a[0]:
+            print(others(a, x), others([x, *a], a[1]))
+        A.__eq__ = lambda self, other: self is not other
+        print(others(a, a[2]))
+        ran = [others]
+        """,
+    ),
+    "callables_known_behind_calls": (
+        # Both are inlined: what was evaluated before the inner call is known after it.
+        r"> 1@\d+ .*\n(.*\n)*.*> 2@",
+        [],
+        """
+        import math
+        class P:
+            def __init__(self, x): self.x = x
+            def half(self): return self.x / 2
+            def scale(self, k): return P(self.x * k)
+        def twice(x): return x + x
+        def f(p): return p.scale(p.half()).x, math.sqrt(p.half()), twice(twice(p.x))
+        for x in 1.5, 2.5, 3.5, 4.5, 5, 6, 2**70, 1e300: print(f(P(x)))
+        class Q(P):
+            def half(self): return math
+        for _ in range(3):
+            for p in P(2.0), Q(3.0):
+                try:
+                    print(f(p))
+                except TypeError as e:
+                    print(e, e.__traceback__.tb_next.tb_lineno)
+        twice = abs
+        print(f(P(-1.0)) if False else f(P(1.0)))
+        ran = [f]
+        """,
+    ),
 }
 
 

@@ -1,11 +1,14 @@
 //! From a job to an object file and the metadata that its installation needs.
 
+use std::fmt::Write;
+
 use hotstamp_job::{Job, Metadata, NOT_WORTH_IT};
+use hotstamp_layout::bytecode::{BytecodeOffset, Decoder};
 use inkwell::OptimizationLevel;
 use inkwell::context::Context;
 use thiserror::Error;
 
-use crate::hir::verify;
+use crate::hir::{Graph, Op, verify};
 use crate::llvm::{self, Backend};
 use crate::{build, ir_job, lower, worth};
 
@@ -50,9 +53,10 @@ pub fn compile(bytes: &[u8]) -> Result<Artifact, Refusal> {
         ..Metadata::default()
     };
     if job.options.dump_hir {
-        metadata
-            .dumps
-            .push(("hir".to_owned(), built.graph.to_string()));
+        metadata.dumps.push((
+            "hir".to_owned(),
+            format!("{}{}", built.graph, generals(&built.graph, &job)),
+        ));
     }
     if cfg!(debug_assertions) || job.options.verify {
         verify::verify(&built.graph)
@@ -97,4 +101,36 @@ pub fn compile(bytes: &[u8]) -> Result<Artifact, Refusal> {
     let metadata =
         postcard::to_allocvec(&metadata).map_err(|error| Refusal::Defect(error.to_string()))?;
     Ok(Artifact { object, metadata })
+}
+
+/// Which instructions go the general way or call, for dumps: a line for each.
+fn generals(graph: &Graph, job: &Job) -> String {
+    let mut text = String::new();
+    let values = graph.blocks.iter().flat_map(|block| &block.insts);
+    for &value in values {
+        let inst = graph.inst(value);
+        let what = match inst.op {
+            Op::Helper { .. } => "general",
+            Op::CallPython { .. } => "call",
+            _ => continue,
+        };
+        let Some(state) = &inst.state else { continue };
+        let code = &job.codes[graph.contexts[state.context as usize].code as usize];
+        let decoded = Decoder::starting_at(&code.bytecode, BytecodeOffset(state.offset)).next();
+        let Some(Ok(instruction)) = decoded else {
+            continue;
+        };
+        let seen = code.site(state.offset).map(|site| &site.seen);
+        // Writing to a text cannot fail.
+        let _ = writeln!(
+            text,
+            "; v{} {what}: {} {} of {} at {}: {seen:?}",
+            value.0,
+            instruction.opcode.name(),
+            instruction.oparg,
+            code.name,
+            state.offset
+        );
+    }
+    text
 }

@@ -68,7 +68,10 @@ fn weigh(graph: &Graph, job: &Job, value: crate::hir::Value) -> f64 {
         Op::NewInstance(_) => 20.0,
         Op::CallPython { .. } => 2.0,
         Op::BoxInt | Op::BoxFloat => -3.0,
-        Op::MakeTuple => -2.0,
+        Op::MakeTuple | Op::MakeList => -2.0,
+        // Against a call through the baseline's site.
+        Op::ListAppend | Op::ListPop | Op::GuardSized => 5.0,
+        Op::Iterator | Op::GuardIdentity => 2.0,
         Op::ReverseItems => 80.0,
         Op::Helper { .. } => {
             let Some(state) = &inst.state else { return 0.0 };

@@ -181,6 +181,7 @@ impl Builder<'_> {
         let (a, new_a) = self.as_ref(left);
         let (b, new_b) = self.as_ref(right);
         let result = self.emit_guarded(Op::NumberOp(oparg), Type::Ref, &[a, b]);
+        self.state.facts.numbers.extend([a, b]);
         let (right, left) = (self.pop(), self.pop());
         for (value, new, entry) in [(a, new_a, left), (b, new_b, right)] {
             if new {
@@ -350,6 +351,22 @@ impl Builder<'_> {
                 // Small ints compare as floats do.
                 let (x, y) = (self.as_number(left), self.as_number(right));
                 self.emit(Op::FloatCmp(cond), Type::Bool, &[x, y])
+            }
+            _ if seen == Seen::Objects
+                && self.job.process.object_compare != 0
+                && matches!(cond, Cond::Eq | Cond::Ne) =>
+            {
+                let (Some(x), Some(y)) = (self.reference(left), self.reference(right)) else {
+                    return self.general();
+                };
+                self.emit_guarded(Op::GuardIdentity, Type::Void, &[x]);
+                self.emit_guarded(Op::GuardIdentity, Type::Void, &[y]);
+                let same = self.emit(Op::Same, Type::Bool, &[x, y]);
+                if cond == Cond::Eq {
+                    same
+                } else {
+                    self.emit(Op::BoolNot, Type::Bool, &[same])
+                }
             }
             _ if seen == Seen::Nothing => return self.never_executed(),
             _ => return self.general(),

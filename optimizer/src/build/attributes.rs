@@ -20,12 +20,13 @@ impl Builder<'_> {
             Some(Seen::Global { cell, value }) if value != 0 => (cell, value),
             _ => return self.never_executed(),
         };
-        let value = if self.failed() {
-            self.emit_guarded(Op::Cell(cell), Type::Ref, &[])
+        let entry = if self.failed() {
+            Entry::Lent(self.emit_guarded(Op::Cell(cell), Type::Ref, &[]))
         } else {
-            self.guarded_cell(cell, value)
+            let value = self.guarded_cell(cell, value);
+            self.kept(value)
         };
-        self.push(Entry::Lent(value));
+        self.push(entry);
         if oparg & 1 != 0 {
             self.push(Entry::Null);
         }
@@ -45,6 +46,23 @@ impl Builder<'_> {
             self.anchors.insert(value);
         }
         self.constant(value)
+    }
+
+    /// The entry for a constant that somebody else holds: functions are kept alive by the code, so that nobody counts them.
+    fn kept(&mut self, value: Value) -> Entry {
+        match self.constant_address(Entry::Lent(value)) {
+            Some(address)
+                if matches!(
+                    self.object_kind(address),
+                    Some(ObjectKind::Function { code: Some(_), .. } | ObjectKind::Builtin(_))
+                ) =>
+            {
+                self.anchors.insert(address);
+                Entry::Borrowed(value)
+            }
+            Some(address) if self.anchors.contains(&address) => Entry::Borrowed(value),
+            _ => Entry::Lent(value),
+        }
     }
 
     pub(crate) fn load_attr(&mut self, oparg: u32) -> Step<()> {
@@ -111,6 +129,11 @@ impl Builder<'_> {
 
     /// An entry for what was found in the owner, which is released.
     fn keep_item(&mut self, owner: Entry, value: Value) -> Entry {
+        let kept = self.kept(value);
+        if matches!(kept, Entry::Borrowed(_)) {
+            self.release_entry(owner);
+            return kept;
+        }
         match owner {
             Entry::Owned(object) => {
                 let owned = self.take_owned(Entry::Lent(value));
@@ -149,7 +172,12 @@ impl Builder<'_> {
         attribute: Attribute,
         method: bool,
     ) -> Step<()> {
-        self.guard_attribute(object, attribute);
+        if self.is_list_method(attribute.place) {
+            // The class cannot change, and its objects have no attributes of their own.
+            self.guard_class(object, self.job.process.list_type);
+        } else {
+            self.guard_attribute(object, attribute);
+        }
         match attribute.place {
             Place::Inline { offset, .. } | Place::Slot { offset } => {
                 if method {
@@ -170,7 +198,8 @@ impl Builder<'_> {
                 let value = self.constant(value);
                 self.pop();
                 if method {
-                    self.push(Entry::Lent(value));
+                    let kept = self.kept(value);
+                    self.push(kept);
                     // Self moves.
                     self.push(owner);
                 } else {
@@ -222,6 +251,7 @@ impl Builder<'_> {
             self.resume_edge(yes);
             self.state.facts.version.insert(object, attribute.version);
             build(self, *attribute)?;
+            self.settle();
             edges.push(super::Edge {
                 block: self.block,
                 state: self.state.clone(),
@@ -230,6 +260,7 @@ impl Builder<'_> {
             self.resume_edge(no);
         }
         build(self, last)?;
+        self.settle();
         edges.push(super::Edge {
             block: self.block,
             state: self.state.clone(),
@@ -334,7 +365,7 @@ impl Builder<'_> {
             (object, offset),
             match value {
                 Entry::Unboxed(unboxed) => unboxed,
-                _ => owned,
+                _ => self.object_of(owned),
             },
         );
         if let Some(known) = known {

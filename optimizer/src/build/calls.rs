@@ -143,6 +143,7 @@ impl Builder<'_> {
             self.before = None;
             self.call(count)?;
             if self.open {
+                self.settle();
                 edges.push(super::Edge {
                     block: self.block,
                     state: self.state.clone(),
@@ -245,6 +246,7 @@ impl Builder<'_> {
             _ => None,
         };
         let path = self.path_of(code);
+        self.give_up_memory();
         // An object that both the caller's local and the argument are would become two.
         if self
             .state
@@ -322,6 +324,7 @@ impl Builder<'_> {
                     return Err(super::Stop::Restart);
                 }
                 self.return_inlined(Entry::Owned(instance), &caller_state)?;
+                self.settle();
                 edges.push(super::Edge {
                     block: self.block,
                     state: self.state.clone(),
@@ -337,6 +340,7 @@ impl Builder<'_> {
                 let result = self.pop();
                 self.release_entry(result);
             }
+            self.settle();
             edges.push(super::Edge {
                 block: self.block,
                 state: self.state.clone(),
@@ -444,10 +448,14 @@ impl Builder<'_> {
         match (builtin, count) {
             (Builtin::Sqrt | Builtin::Sin | Builtin::Cos, 1) if !has_self => {
                 let entry = argument(self, 0);
-                if !matches!(self.unboxed_type(entry), Some(Type::Float | Type::Int)) {
+                let number = match self.unboxed_type(entry) {
+                    Some(ty) => matches!(ty, Type::Float | Type::Int),
+                    None => self.reference(entry).is_some() && self.known(entry).is_none(),
+                };
+                if !number {
                     return self.general();
                 }
-                let x = self.as_float(entry);
+                let x = self.as_number(entry);
                 let result = match builtin {
                     Builtin::Sqrt => {
                         let zero = self.float(0.0);
@@ -496,16 +504,23 @@ impl Builder<'_> {
                 let result = self.bool(result);
                 self.finish_call(Entry::Unboxed(result))
             }
+            (Builtin::ListAppend, 1) if has_self => self.list_append(),
+            (Builtin::ListPop, 0) if has_self => self.list_pop(),
             (Builtin::Len, 1) if !has_self => {
                 let entry = argument(self, 0);
                 let Some(object) = self.reference(entry) else {
                     return self.general();
                 };
                 let known = self.state.facts.class.get(&object).copied();
-                if known != Some(self.job.process.list_type)
-                    && known != Some(self.job.process.tuple_type)
-                {
-                    return self.general();
+                let process = &self.job.process;
+                match known {
+                    Some(class) if [process.list_type, process.tuple_type].contains(&class) => {}
+                    None if self.known(entry).is_none()
+                        && !self.state.facts.version.contains_key(&object) =>
+                    {
+                        self.emit_guarded(Op::GuardSized, Type::Void, &[object]);
+                    }
+                    _ => return self.general(),
                 }
                 let length = self.emit(Op::Length, Type::Int, &[object]);
                 self.finish_call(Entry::Unboxed(length))

@@ -29,18 +29,24 @@ pub struct Cfg {
     pub loops: HashMap<u32, Loop>,
 }
 
-/// The bytecode cannot be read.
-#[derive(Debug, thiserror::Error)]
-#[error("bytecode that does not decode")]
-pub struct BadBytecode;
+/// Why there is no graph of blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CfgError {
+    /// The bytecode does not decode.
+    #[error("bytecode that does not decode")]
+    BadBytecode,
+    /// A loop is entered in its middle.
+    #[error("a loop entered in its middle")]
+    Irreducible,
+}
 
 impl Cfg {
     /// Reads bytecode from `entry` on. `depth` is the operand stack's depth there.
-    pub fn new(bytecode: &[u8], entry: u32, depth: usize) -> Result<Cfg, BadBytecode> {
+    pub fn new(bytecode: &[u8], entry: u32, depth: usize) -> Result<Cfg, CfgError> {
         let mut instructions = Vec::new();
         let mut decoder = Decoder::new(bytecode);
         for instruction in &mut decoder {
-            instructions.push(instruction.map_err(|_| BadBytecode)?);
+            instructions.push(instruction.map_err(|_| CfgError::BadBytecode)?);
         }
         let index: HashMap<u32, usize> = instructions
             .iter()
@@ -97,7 +103,7 @@ impl Cfg {
         next
     }
 
-    fn walk(&mut self, entry: u32, depth: usize) -> Result<(), BadBytecode> {
+    fn walk(&mut self, entry: u32, depth: usize) -> Result<(), CfgError> {
         let mut depths = HashMap::from([(entry, depth)]);
         let (mut post, mut on_stack, mut seen) =
             (Vec::new(), HashSet::from([entry]), HashSet::from([entry]));
@@ -124,7 +130,7 @@ impl Cfg {
         post.reverse();
         self.order = post;
         for &block in &self.order {
-            let mut at = depths.get(&block).copied().ok_or(BadBytecode)?;
+            let mut at = depths.get(&block).copied().ok_or(CfgError::BadBytecode)?;
             let instructions: Vec<Instruction> = self.block(block).copied().collect();
             for instruction in instructions {
                 if let Some(target) = instruction.taken_target() {
@@ -136,7 +142,8 @@ impl Cfg {
                                 + instruction
                                     .opcode
                                     .stack_effect(instruction.oparg)
-                                    .ok_or(BadBytecode)?) as usize
+                                    .ok_or(CfgError::BadBytecode)?)
+                                as usize
                         }
                     };
                     depths.entry(target.0).or_insert(there);
@@ -145,7 +152,7 @@ impl Cfg {
                     + instruction
                         .opcode
                         .stack_effect(instruction.oparg)
-                        .ok_or(BadBytecode)?) as usize;
+                        .ok_or(CfgError::BadBytecode)?) as usize;
                 depths.entry(instruction.next.0).or_insert(at);
             }
         }
@@ -161,6 +168,10 @@ impl Cfg {
                         work.push(pred);
                     }
                 }
+            }
+            // Entered in the middle, from a loop inside: the head does not come before all of it, so that what it changes cannot be known there.
+            if head != entry && body.contains(&entry) {
+                return Err(CfgError::Irreducible);
             }
             let depth = depths[&head];
             let mut found = self.loops.remove(&head).unwrap_or(Loop {
@@ -186,10 +197,11 @@ impl Cfg {
                     }
                     let popped = match opcode {
                         Opcode::FOR_ITER => 0,
-                        _ => opcode.popped(oparg).ok_or(BadBytecode)? as usize,
+                        _ => opcode.popped(oparg).ok_or(CfgError::BadBytecode)? as usize,
                     };
                     found.untouched = found.untouched.min(at.saturating_sub(popped));
-                    at = (at as i32 + opcode.stack_effect(oparg).ok_or(BadBytecode)?) as usize;
+                    at = (at as i32 + opcode.stack_effect(oparg).ok_or(CfgError::BadBytecode)?)
+                        as usize;
                 }
             }
             self.loops.insert(head, found);
@@ -197,9 +209,9 @@ impl Cfg {
         Ok(())
     }
 
-    fn checked_successors(&self, block: u32) -> Result<Vec<u32>, BadBytecode> {
+    fn checked_successors(&self, block: u32) -> Result<Vec<u32>, CfgError> {
         if !self.index.contains_key(&block) {
-            return Err(BadBytecode);
+            return Err(CfgError::BadBytecode);
         }
         Ok(self.successors(block))
     }

@@ -11,7 +11,7 @@ impl Builder<'_> {
         self.before();
         match self.state.stack.last() {
             Some(Entry::Range(..)) => Ok(()),
-            _ => self.general(),
+            _ => self.iterate(),
         }
     }
 

@@ -6,6 +6,7 @@ use crate::hir::{End, Entry, Inst, Op, Type, Value};
 impl Builder<'_> {
     /// Goes on where the edges meet.
     pub(crate) fn join(&mut self, mut edges: Vec<Edge>) -> Step<()> {
+        debug_assert!(self.destroyed.is_empty());
         if edges.len() == 1 {
             if let Some(edge) = edges.pop() {
                 self.resume_edge(edge);

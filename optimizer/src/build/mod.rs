@@ -10,6 +10,7 @@ mod calls;
 mod cfg;
 mod iteration;
 mod join;
+mod lists;
 mod operators;
 mod ops;
 mod slices;
@@ -83,13 +84,15 @@ impl From<BuildError> for Stop {
 
 pub(crate) type Step<T> = Result<T, Stop>;
 
-/// What is known of values at a point, beyond their types.
+/// What is known of values at a point, beyond their types. Of references taken later the keys are their `object_of`.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Facts {
     /// Exact builtin class of a Ref.
     class: HashMap<Value, u64>,
     /// What describes the items of an `array.array`.
     arrays: HashMap<Value, u64>,
+    /// Refs that are exact ints or floats.
+    numbers: HashSet<Value>,
     /// The unboxed value of a Ref.
     unboxed: HashMap<Value, Value>,
     /// Version tag of a Ref's class. Lost when Python code may run.
@@ -130,6 +133,7 @@ impl Facts {
     fn meet(&mut self, other: &Facts) {
         self.class
             .retain(|key, value| other.class.get(key) == Some(value));
+        self.numbers.retain(|key| other.numbers.contains(key));
         self.arrays
             .retain(|key, value| other.arrays.get(key) == Some(value));
         self.unboxed
@@ -217,6 +221,8 @@ pub(crate) struct Builder<'j> {
     tuple_sites: HashMap<u32, (u64, u32)>,
     /// The next instruction was built with the one in front of it.
     skip: bool,
+    /// Of the current instruction: whether something died in a way that somebody may have seen. What is known of memory counts on that it did not.
+    destroyed: Vec<Value>,
     /// Why the attempt ends, noted where no error can be returned.
     stop: Option<Stop>,
 }
@@ -293,6 +299,7 @@ impl<'j> Builder<'j> {
             inlined: BTreeSet::new(),
             tuple_sites: HashMap::new(),
             skip: false,
+            destroyed: Vec::new(),
             stop: None,
         }
     }
@@ -353,8 +360,14 @@ impl<'j> Builder<'j> {
         let job: &'j Job = self.job;
         let depth = state.stack.len();
         let cfg = Rc::new(
-            Cfg::new(&job.codes[code as usize].bytecode, entry, depth)
-                .map_err(|_| BuildError::BadBytecode)?,
+            Cfg::new(&job.codes[code as usize].bytecode, entry, depth).map_err(
+                |error| match error {
+                    cfg::CfgError::BadBytecode => BuildError::BadBytecode,
+                    cfg::CfgError::Irreducible => {
+                        BuildError::Unsupported("a loop entered in its middle")
+                    }
+                },
+            )?,
         );
         let context = self.graph.contexts.len() as u32;
         self.graph.contexts.push(Context {
@@ -412,8 +425,10 @@ impl<'j> Builder<'j> {
                 }
                 result?;
                 if !self.open {
+                    self.destroyed.clear();
                     break;
                 }
+                self.settle();
             }
             if self.open {
                 self.go_to(next)?;
@@ -538,6 +553,7 @@ impl<'j> Builder<'j> {
     /// Goes to another block of the function with the state as it is.
     pub(crate) fn go_to(&mut self, offset: u32) -> Step<()> {
         debug_assert!(self.open);
+        self.give_up_memory();
         self.open = false;
         if self.function().headers.contains_key(&offset) {
             return self.close_loop(offset);
@@ -556,6 +572,7 @@ impl<'j> Builder<'j> {
 
     /// Branches within an instruction: two open blocks with the same state.
     pub(crate) fn fork(&mut self, condition: Value, odds: u8) -> (Edge, Edge) {
+        self.give_up_memory();
         let (yes, no) = (self.graph.new_block(), self.graph.new_block());
         self.graph
             .end(self.block, End::Branch(condition, yes, no, odds));

@@ -101,7 +101,8 @@ impl Builder<'_> {
             Opcode::FOR_ITER => self.for_iter()?,
 
             // What lies between the container and what is added stays as it is.
-            Opcode::LIST_APPEND | Opcode::SET_ADD => self.general_with(1, 0)?,
+            Opcode::LIST_APPEND => self.list_append_below(oparg)?,
+            Opcode::SET_ADD => self.general_with(1, 0)?,
             Opcode::MAP_ADD => self.general_with(2, 0)?,
 
             Opcode::CALL => self.call(oparg)?,
@@ -111,8 +112,9 @@ impl Builder<'_> {
             Opcode::BUILD_SLICE => self.build_slice(oparg)?,
             Opcode::STORE_SLICE => self.store_slice()?,
 
-            Opcode::BUILD_LIST
-            | Opcode::BUILD_MAP
+            Opcode::BUILD_LIST => self.build_list(oparg)?,
+
+            Opcode::BUILD_MAP
             | Opcode::BUILD_SET
             | Opcode::BUILD_STRING
             | Opcode::CALL_KW
@@ -182,12 +184,11 @@ impl Builder<'_> {
                 let lent = self.lend_tuple(tuple);
                 self.push(lent);
             }
-            entry => {
-                if let Some(value) = self.reference(entry) {
-                    self.emit_guarded(Op::GuardBound, Type::Void, &[value]);
-                    self.push(Entry::Lent(value));
-                }
+            Entry::Owned(value) | Entry::Borrowed(value) | Entry::Lent(value) => {
+                self.emit_guarded(Op::GuardBound, Type::Void, &[value]);
+                self.push(Entry::Lent(value));
             }
+            _ => {}
         }
     }
 

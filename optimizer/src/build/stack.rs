@@ -1,10 +1,11 @@
 //! Entries of the abstract locals and operand stack: pushing, popping, boxing, owning.
 
-use hotstamp_job::Known;
+use hotstamp_job::{DESTROYED, Known};
 use hotstamp_layout::ffi;
+use hotstamp_layout::opcode::Opcode;
 
 use super::{BuildError, Builder, Step, Stop};
-use crate::hir::{Entry, Op, Reason, Type, Value};
+use crate::hir::{Entry, Inst, Op, Reason, Type, Value};
 
 /// Entries of the table of small ints.
 const SMALL_INTS: u64 = (ffi::_PY_NSMALLNEGINTS + ffi::_PY_NSMALLPOSINTS) as u64;
@@ -42,11 +43,19 @@ impl Builder<'_> {
         self.emit(Op::ConstBool(value), Type::Bool, &[])
     }
 
+    /// The value that first was this object: a reference taken later is another value, but what is known of the object holds for both.
+    pub(crate) fn object_of(&self, mut value: Value) -> Value {
+        while let Op::Own | Op::Borrow = self.graph.inst(value).op {
+            value = self.graph.inst(value).args[0];
+        }
+        value
+    }
+
     /// What is known of an entry's value.
     pub(crate) fn known(&self, entry: Entry) -> Option<Known> {
         match entry {
             Entry::Borrowed(value) | Entry::Owned(value) | Entry::Lent(value) => {
-                match self.graph.inst(value).op {
+                match self.graph.inst(self.object_of(value)).op {
                     Op::ConstRef(bits) => self.known_object(bits & !1),
                     _ => None,
                 }
@@ -65,7 +74,7 @@ impl Builder<'_> {
     pub(crate) fn constant_address(&self, entry: Entry) -> Option<u64> {
         match entry {
             Entry::Borrowed(value) | Entry::Owned(value) | Entry::Lent(value) => {
-                match self.graph.inst(value).op {
+                match self.graph.inst(self.object_of(value)).op {
                     Op::ConstRef(bits) if bits != NULL_BITS => Some(bits & !1),
                     _ => None,
                 }
@@ -108,10 +117,12 @@ impl Builder<'_> {
         }
     }
 
-    /// The value of an entry that is a reference.
+    /// The object of an entry that is a reference, for looking at: the value itself may be a reference that was taken later.
     pub(crate) fn reference(&self, entry: Entry) -> Option<Value> {
         match entry {
-            Entry::Owned(value) | Entry::Borrowed(value) | Entry::Lent(value) => Some(value),
+            Entry::Owned(value) | Entry::Borrowed(value) | Entry::Lent(value) => {
+                Some(self.object_of(value))
+            }
             _ => None,
         }
     }
@@ -119,7 +130,9 @@ impl Builder<'_> {
     /// A value of type Ref for an entry, for looking at; boxes if it has to (then the caller must release: the flag says so).
     pub(crate) fn as_ref(&mut self, entry: Entry) -> (Value, bool) {
         match entry {
-            Entry::Owned(value) | Entry::Borrowed(value) | Entry::Lent(value) => (value, false),
+            Entry::Owned(value) | Entry::Borrowed(value) | Entry::Lent(value) => {
+                (self.object_of(value), false)
+            }
             Entry::Unboxed(value) => (self.boxed(value), true),
             Entry::Null => (self.emit(Op::ConstRef(NULL_BITS), Type::Ref, &[]), false),
             Entry::Tuple(tuple) => (self.make_tuple(tuple), true),
@@ -168,9 +181,7 @@ impl Builder<'_> {
                 {
                     return value;
                 }
-                let owned = self.emit(Op::Own, Type::Ref, &[value]);
-                self.copy_facts(value, owned);
-                owned
+                self.emit(Op::Own, Type::Ref, &[value])
             }
             Entry::Unboxed(value) => self.boxed(value),
             Entry::Null => self.emit(Op::ConstRef(NULL_BITS), Type::Ref, &[]),
@@ -231,13 +242,23 @@ impl Builder<'_> {
 
     /// Whether releasing a reference can only free one object without consequences.
     fn is_leaf(&self, value: Value) -> bool {
-        if matches!(
-            self.graph.inst(value).op,
-            Op::BoxInt | Op::BoxFloat | Op::BoxBool
-        ) {
+        let value = self.object_of(value);
+        match self.graph.inst(value).op {
+            Op::BoxInt | Op::BoxFloat | Op::BoxBool | Op::NumberOp(_) => return true,
+            // What the code keeps alive is not freed here.
+            Op::ConstRef(bits) if self.anchors.contains(&(bits & !1)) => return true,
+            _ => {}
+        }
+        let facts = &self.state.facts;
+        let process = &self.job.process;
+        if facts.numbers.contains(&value)
+            || facts.class.get(&value).is_some_and(|class| {
+                [process.int_type, process.float_type, process.str_type].contains(class)
+            })
+        {
             return true;
         }
-        match self.state.facts.unboxed.get(&value) {
+        match facts.unboxed.get(&value) {
             Some(unboxed) => matches!(
                 self.graph.ty(*unboxed),
                 Type::Int | Type::Float | Type::Bool
@@ -261,8 +282,67 @@ impl Builder<'_> {
             return;
         }
         self.own_all();
+        if self.may_settle() {
+            let seen = self.emit_here(Op::Release, Type::Bool, &[value]);
+            self.destroyed.push(seen);
+            return;
+        }
         self.emit_here(Op::Release, Type::Void, &[value]);
         self.state.facts.forget_memory();
+    }
+
+    /// Whether the instruction goes on with what is known of memory when something dies, and leaves at its end if somebody may have seen that. Not where that was in vain before.
+    fn may_settle(&self) -> bool {
+        matches!(
+            self.at.opcode,
+            Opcode::STORE_FAST
+                | Opcode::STORE_FAST_LOAD_FAST
+                | Opcode::STORE_FAST_STORE_FAST
+                | Opcode::POP_TOP
+                | Opcode::POP_ITER
+                | Opcode::END_FOR
+                | Opcode::LOAD_ATTR
+                | Opcode::STORE_ATTR
+                | Opcode::BINARY_OP
+                | Opcode::COMPARE_OP
+                | Opcode::STORE_SUBSCR
+                | Opcode::CALL
+        ) && self.job.options.feedback
+            && !self.failed_at(self.at.next.0 | DESTROYED)
+    }
+
+    /// At the end of an instruction: leaves if something died in a way that somebody may have seen.
+    pub(crate) fn settle(&mut self) {
+        let destroyed = std::mem::take(&mut self.destroyed);
+        let Some((&first, others)) = destroyed.split_first() else {
+            return;
+        };
+        if self.skip {
+            // There is no state between two instructions that were built as one.
+            return self.state.facts.forget_memory();
+        }
+        let any = others.iter().fold(first, |any, other| {
+            self.emit(Op::BoolOr, Type::Bool, &[any, *other])
+        });
+        let none = self.emit(Op::BoolNot, Type::Bool, &[any]);
+        let state = Some(self.frame_state(self.at.next.0));
+        self.graph.push(
+            self.block,
+            Inst {
+                op: Op::Guard(Reason::Destroyed),
+                ty: Type::Void,
+                args: vec![none],
+                state,
+            },
+        );
+    }
+
+    /// In the middle of an instruction: what was known of memory is not counted on any more.
+    pub(crate) fn give_up_memory(&mut self) {
+        if !self.destroyed.is_empty() {
+            self.destroyed.clear();
+            self.state.facts.forget_memory();
+        }
     }
 
     /// A reference that was taken just before, without anything that could tell in between, is not taken at all.
@@ -367,6 +447,7 @@ impl Builder<'_> {
             return self.as_float(entry);
         }
         let (value, _) = self.as_ref(entry);
+        self.state.facts.numbers.insert(value);
         self.emit_guarded(Op::UnboxNumber, Type::Float, &[value])
     }
 

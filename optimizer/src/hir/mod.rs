@@ -129,6 +129,8 @@ pub enum Op {
     BoolNot,
     /// Both.
     BoolAnd,
+    /// One or both.
+    BoolOr,
     /// The truth of an object: of None, True, False, exact ints, floats, strings, lists, tuples and dicts; leaves for others.
     Truth,
     /// Whether two `Ref`s are the same object.
@@ -197,6 +199,18 @@ pub enum Op {
     ArrayItem(ArrayItems),
     /// Stores an item of an `array.array`: array, index (inside, guarded before), an int that fits or a float.
     ArrayStore(ArrayItems),
+    /// Adds an item (owned) to a list.
+    ListAppend,
+    /// Takes the last item (owned) out of a list; leaves if there is none.
+    ListPop,
+    /// A new list (owned) of the operands (owned), which move.
+    MakeList,
+    /// A new iterator (owned) over what is exactly a list or a tuple (guarded before).
+    Iterator,
+    /// Leaves unless the object's class leaves comparisons to `object`.
+    GuardIdentity,
+    /// Leaves unless the object is exactly a list, tuple, str or dict: its size stands where `Length` looks.
+    GuardSized,
     /// Reverses the first items of a list: list, how many (not more than there are).
     ReverseItems,
     /// A new list (owned) of the items of a list from an index (inside) on to the first.
@@ -248,7 +262,7 @@ pub enum Op {
     Own,
     /// The bits without ownership.
     Borrow,
-    /// Releases what the bits own; a destructor may run, with the frames as the state says.
+    /// Releases what the bits own; a destructor may run, with the frames as the state says. Where it gives a bool: whether somebody may have seen that.
     Release,
 
     // ---- calls and control of the thread ----
@@ -534,6 +548,7 @@ impl Op {
                 | Op::FloatCall(_)
                 | Op::BoolNot
                 | Op::BoolAnd
+                | Op::BoolOr
                 | Op::Same
                 | Op::Select
                 | Op::BoxBool

@@ -9,7 +9,7 @@ use hotstamp_runtime::segments;
 use inkwell::IntPredicate;
 use inkwell::basic_block::BasicBlock;
 use inkwell::types::BasicTypeEnum;
-use inkwell::values::{BasicValueEnum, IntValue, PointerValue};
+use inkwell::values::{BasicValueEnum, IntValue, PhiValue, PointerValue};
 
 use super::{Lower, LowerError, Lowered};
 use crate::hir::{Entry, FrameState, Op, Reason, Type, Value};
@@ -415,11 +415,17 @@ impl<'c> Lower<'c, '_> {
 
     /// Stores the values of an exit into the buffer.
     pub(super) fn hand_over(&mut self, handed: &Handed) -> Lowered<PointerValue<'c>> {
-        if handed.values.is_empty() {
-            return Ok(self.buffer);
+        self.store_values(&handed.values, 0)?;
+        Ok(self.buffer)
+    }
+
+    /// Stores values into their places in the buffer, from an index on.
+    fn store_values(&mut self, values: &[Value], from: usize) -> Lowered<()> {
+        if values.len() == from {
+            return Ok(());
         }
         let buffer = self.hidden_buffer()?;
-        for (index, &value) in handed.values.iter().enumerate() {
+        for (index, &value) in values.iter().enumerate().skip(from) {
             let word: BasicValueEnum<'c> = match self.value(value)? {
                 BasicValueEnum::IntValue(int) if int.get_type().get_bit_width() == 1 => self
                     .b
@@ -429,13 +435,21 @@ impl<'c> Lower<'c, '_> {
             };
             self.store(buffer, index * 8, word)?;
         }
-        Ok(self.buffer)
+        Ok(())
     }
 
     /// At the end of a cold block: leaves by a plan. All exits share one call and one epilogue, which would be most of their code.
     pub(super) fn leave(&mut self, plan: u64, handed: &Handed) -> Lowered<()> {
         self.hand_over(handed)?;
-        let (block, number) = match self.leave_block {
+        let (block, number) = self.leave_block()?;
+        number.add_incoming(&[(&self.i64(plan), self.current())]);
+        self.b.build_unconditional_branch(block)?;
+        Ok(())
+    }
+
+    /// The block that leaves by the plan that its phi says, with the values in the buffer.
+    fn leave_block(&mut self) -> Lowered<(BasicBlock<'c>, PhiValue<'c>)> {
+        Ok(match self.leave_block {
             Some(known) => known,
             None => {
                 let here = self.current();
@@ -458,10 +472,49 @@ impl<'c> Lower<'c, '_> {
                 self.leave_block = Some((block, number));
                 (block, number)
             }
+        })
+    }
+
+    /// The cold block that stores the values of a state into the buffer and leaves by the plan that its phi says. What the frames of callers need is stored by the block of their state, which
+    /// all exits of an inlined call share. Keeps the builder where it is.
+    fn store_block(
+        &mut self,
+        state: &Rc<FrameState>,
+        values: &[Value],
+    ) -> Lowered<(BasicBlock<'c>, PhiValue<'c>)> {
+        let key = Rc::as_ptr(state);
+        if let Some(known) = self.store_blocks.get(&key) {
+            return Ok(*known);
+        }
+        // The values of callers come first, in the same order.
+        let (callers, next) = match &state.parent {
+            Some(parent) => {
+                let callers = self.handed(parent).values.len();
+                (callers, self.store_block(parent, &values[..callers])?)
+            }
+            None => (0, self.leave_block()?),
         };
-        number.add_incoming(&[(&self.i64(plan), self.current())]);
-        self.b.build_unconditional_branch(block)?;
-        Ok(())
+        let (to, to_number) = next;
+        let here = self.current();
+        let block = self.new_block("store");
+        self.b.position_at_end(block);
+        let number = self.b.build_phi(self.context.i64_type(), "plan")?;
+        self.store_values(values, callers)?;
+        to_number.add_incoming(&[(&number.as_basic_value().into_int_value(), self.current())]);
+        self.b.build_unconditional_branch(to)?;
+        self.b.position_at_end(here);
+        self.store_blocks.insert(key, (block, number));
+        self.kept.push(state.clone());
+        Ok((block, number))
+    }
+
+    /// What a state hands over.
+    fn handed(&self, state: &FrameState) -> Handed {
+        let mut handed = Handed::default();
+        for state in state.chain() {
+            self.frame_plan(state, &mut handed);
+        }
+        handed
     }
 
     /// The cold block that leaves with a state, shared by all guards that leave alike. Keeps the builder where it is.
@@ -477,7 +530,9 @@ impl<'c> Lower<'c, '_> {
         let block = self.new_block("exit");
         self.b.position_at_end(block);
         let (plan, handed) = self.plan(reason, Action::Resume, state);
-        self.leave(plan, &handed)?;
+        let (store, number) = self.store_block(state, &handed.values)?;
+        number.add_incoming(&[(&self.i64(plan), block)]);
+        self.b.build_unconditional_branch(store)?;
         self.b.position_at_end(here);
         self.exits.insert((Rc::as_ptr(state), reason), block);
         self.kept.push(state.clone());

@@ -66,6 +66,16 @@ impl<'c> Lower<'c, '_> {
                     Reason::TypeGuard,
                 )
             }
+            Op::GuardIdentity => {
+                let object = object(self)?;
+                let class = self.load_pointer(object, OB_TYPE)?;
+                let found = self.load64(class, offset_of!(ffi::PyTypeObject, tp_richcompare))?;
+                let wanted = self.i64(self.job.process.object_compare);
+                (
+                    self.compare(IntPredicate::EQ, found, wanted)?,
+                    Reason::TypeGuard,
+                )
+            }
             Op::GuardInline(valid) => {
                 let object = object(self)?;
                 let flag = self.load8(object, valid as usize)?;

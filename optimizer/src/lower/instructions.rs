@@ -137,6 +137,10 @@ impl<'c> Lower<'c, '_> {
                 .b
                 .build_and(self.bool(args[0])?, self.bool(args[1])?, "")?
                 .into(),
+            Op::BoolOr => self
+                .b
+                .build_or(self.bool(args[0])?, self.bool(args[1])?, "")?
+                .into(),
             Op::Same => {
                 let one = self.i64(1);
                 let a = self.b.build_or(self.int(args[0])?, one, "")?;
@@ -175,6 +179,7 @@ impl<'c> Lower<'c, '_> {
             | Op::GuardArray(..)
             | Op::GuardVersion(_)
             | Op::GuardClassObject(_)
+            | Op::GuardIdentity
             | Op::GuardInline(_)
             | Op::GuardNoDict
             | Op::GuardKeys(_)
@@ -421,13 +426,26 @@ impl<'c> Lower<'c, '_> {
                 return Ok(());
             }
             Op::MakeTuple => self.make_tuple(args)?.into(),
+            Op::MakeList => self.make_list(args)?.into(),
+            Op::ListAppend => return self.list_append(args),
+            Op::ListPop => self.list_pop(value)?.into(),
+            Op::Iterator => {
+                let object = self.object(args[0])?;
+                self.call64(self.job.process.iterator, &[object.into()])?
+                    .into()
+            }
+            Op::GuardSized => return self.guard_sized(value),
             Op::Borrow => {
                 let bits = self.int(args[0])?;
                 self.b.build_or(bits, self.i64(1), "")?.into()
             }
             Op::Release => {
                 let bits = self.int(args[0])?;
-                return self.release_bits(bits, inst.state.clone().as_deref());
+                let seen = self.release_bits(bits, inst.state.clone().as_deref())?;
+                if inst.ty == crate::hir::Type::Bool {
+                    self.values.insert(value, seen.into());
+                }
+                return Ok(());
             }
 
             Op::Helper {

@@ -6,6 +6,7 @@ mod arrays;
 mod frames;
 mod guards;
 mod instructions;
+mod lists;
 mod look;
 mod refs;
 
@@ -70,6 +71,8 @@ pub(crate) struct Lower<'c, 'g> {
     exits: HashMap<(*const FrameState, Reason), BasicBlock<'c>>,
     /// Where all exits end, with the number of the plan.
     leave_block: Option<(BasicBlock<'c>, PhiValue<'c>)>,
+    /// Where the values of a state are stored, with the number of the plan.
+    store_blocks: HashMap<*const FrameState, (BasicBlock<'c>, PhiValue<'c>)>,
     /// Keeps the states alive whose addresses are keys above.
     kept: Vec<Rc<FrameState>>,
     block: BlockId,
@@ -133,6 +136,7 @@ impl<'c, 'g> Lower<'c, 'g> {
             max_values: 1,
             exits: HashMap::new(),
             leave_block: None,
+            store_blocks: HashMap::new(),
             kept: Vec::new(),
             block: BlockId(0),
         })

@@ -90,6 +90,9 @@ impl<'c> Lower<'c, '_> {
                 | Op::CallPython { .. }
                 | Op::NewInstance(_)
                 | Op::MakeTuple
+                | Op::MakeList
+                | Op::ListPop
+                | Op::Iterator
                 | Op::ListBackwards
         )
     }
@@ -147,12 +150,16 @@ impl<'c> Lower<'c, '_> {
         Ok(phi.as_basic_value().into_int_value())
     }
 
-    /// Releases bits; `cold` says what frees the object, if not just its destructor: it gets the object's address and goes on behind it.
+    /// Releases bits; `cold` says what frees the object, if not just its destructor: it gets the object's address and goes on behind it. Whether somebody may
+    /// have seen the object's end.
     pub(super) fn release_bits(
         &mut self,
         bits: IntValue<'c>,
         cold: Option<&crate::hir::FrameState>,
-    ) -> Lowered<()> {
+    ) -> Lowered<IntValue<'c>> {
+        let before = self.current();
+        let no = self.context.bool_type().const_zero();
+        let mut seen = no;
         let borrowed = self
             .b
             .build_int_truncate(bits, self.context.bool_type(), "")?;
@@ -182,9 +189,8 @@ impl<'c> Lower<'c, '_> {
                 let (plan, handed) =
                     self.plan(crate::hir::Reason::State, hotstamp_job::Action::None, state);
                 let values = self.hand_over(&handed)?;
-                self.call(
+                let result = self.call64(
                     process.dealloc_at,
-                    None,
                     &[
                         self.i64(process.artifact).into(),
                         self.i64(plan).into(),
@@ -194,11 +200,15 @@ impl<'c> Lower<'c, '_> {
                         object.into(),
                     ],
                 )?;
+                seen = self.compare(IntPredicate::NE, result, self.i64(0))?;
             }
         }
+        let freed = self.current();
         self.b.build_unconditional_branch(done)?;
         self.b.position_at_end(done);
-        Ok(())
+        let phi = self.b.build_phi(self.context.bool_type(), "seen")?;
+        phi.add_incoming(&[(&no, before), (&no, drop), (&seen, freed)]);
+        Ok(phi.as_basic_value().into_int_value())
     }
 
     /// Stores a float into a slot of the heap that holds an object: a float that nobody else has is overwritten, else a new one takes its place.

@@ -68,6 +68,8 @@ exit_reasons! {
     Raised = "raised",
     /// Somebody took the frame object in a call.
     FrameObserved = "frame_observed",
+    /// An object died whose end somebody may have seen: what was known of memory may be wrong.
+    Destroyed = "destroyed",
     /// A state for a destructor, not an exit.
     State = "state",
 }

@@ -25,7 +25,7 @@ pub struct Job {
     pub memory_helpers: Vec<u64>,
     /// What to do and what not.
     pub options: Options,
-    /// Guards that failed before: code address, bytecode offset. Their instructions take the general way.
+    /// Guards that failed before: code address, bytecode offset. Their instructions take the general way. With `DESTROYED`: what was known of memory in front of the instruction.
     pub failed: Vec<(u64, u32)>,
 }
 
@@ -188,6 +188,8 @@ pub enum Builtin {
     IsInstance,
     /// `list.append`
     ListAppend,
+    /// `list.pop`
+    ListPop,
     /// `min` and `max`, of two
     Min,
     /// See `Min`.
@@ -248,6 +250,8 @@ pub enum Seen {
         /// The method.
         function: u64,
     },
+    /// Compared: objects that are equal if they are the same.
+    Objects,
     /// A list subscripted with a slice.
     ListSlice,
     /// FOR_ITER over a list.
@@ -360,6 +364,9 @@ pub enum Place {
     },
 }
 
+/// Marks offsets in `Job::failed`, of instructions in front of which something died in a way that somebody may have seen.
+pub const DESTROYED: u32 = 1 << 31;
+
 /// Bytes of an `enumerate` object, and what lies where in it: the next index, the iterator, and the pair that it gives again if nobody kept it. CPython's headers do not say.
 pub const ENUMERATE_SIZE: isize = 56;
 /// See `ENUMERATE_SIZE`.
@@ -412,6 +419,8 @@ process! {
     type_type,
     /// The table of small ints.
     small_ints,
+    /// How objects compare whose classes do not say: by their addresses.
+    object_compare,
     /// Address of True.
     true_object,
     /// Address of False.
@@ -452,6 +461,14 @@ process! {
     reverse_items,
     /// `(items, count) -> bits`: a new tuple of objects whose references move.
     make_tuple,
+    /// `(items, count) -> bits`: a new list of objects whose references move.
+    make_list,
+    /// `(list, object)`: adds an item, whose reference moves, to a list that is full.
+    list_append,
+    /// `(list) -> object`: takes the last item out of a list that has one.
+    list_pop,
+    /// `(object) -> bits`: a new iterator over a list or tuple.
+    iterator,
     /// `(bits, bits, operation) -> bits or 0`: arithmetic of exact ints and floats; 0, without an exception, where it raises.
     number_op,
     /// `(f64, f64) -> f64`: C's `pow`, where Python's float power equals it.

@@ -34,6 +34,18 @@ pub const SAW_INSTANCE: u64 = 32;
 pub const SAW_LIST: u64 = 64;
 /// A list subscripted with a slice.
 pub const SAW_SLICE: u64 = 128;
+/// COMPARE_OP: two objects that are equal if they are the same.
+pub const SAW_OBJECTS: u64 = 64;
+
+/// Whether the class of an object leaves comparisons to `object`.
+unsafe fn compares_addresses(object: *mut PyObject) -> bool {
+    // SAFETY: a live object; static classes.
+    unsafe {
+        let default = (&raw const ffi::PyBaseObject_Type.tp_richcompare).read();
+        let compare = (*refs::type_of(object)).tp_richcompare;
+        compare.map(|function| function as usize) == default.map(|function| function as usize)
+    }
+}
 
 /// What goes with a site's kinds.
 pub fn seen_with(word: u64) -> u64 {
@@ -289,7 +301,11 @@ pub unsafe extern "C" fn compare_op(
                 stubs.float_gt,
                 stubs.float_ge,
             ];
-            note_kinds(site, left, right);
+            if compares_addresses(left) && compares_addresses(right) {
+                (*Site::payload(site)).words[3] |= SAW_OBJECTS;
+            } else {
+                note_kinds(site, left, right);
+            }
             let words = [0, 0, 0, (*Site::payload(site)).words[3]];
             if is_short_int(left) && is_short_int(right) {
                 set(site, ints[operation], words);

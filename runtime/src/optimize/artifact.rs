@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use std::time::Instant;
+
 use hotstamp_job::{Job, Metadata, ObjectKind};
 use hotstamp_layout::ffi::PyObject;
 use hotstamp_layout::refs;
@@ -27,6 +29,8 @@ pub struct Artifact {
     pub placed: Option<Placed>,
     /// How often each plan was used.
     pub uses: Vec<u32>,
+    /// When a place that raised often was looked at.
+    pub last_looked: Option<Instant>,
     /// It is no longer what calls and loops reach.
     pub retired: bool,
     /// Objects that it keeps alive: inlined functions, code objects, globals whose value is in the code.
@@ -47,6 +51,7 @@ impl Artifact {
             metadata: Metadata::default(),
             placed: None,
             uses: Vec::new(),
+            last_looked: None,
             retired: false,
             anchors: Vec::new(),
         }))

@@ -412,7 +412,7 @@ pub(super) unsafe extern "C" fn new_instance(class: *mut ffi::PyTypeObject) -> *
     }
 }
 
-/// Frees an object while the frames are as a plan says, then forgets them again.
+/// Frees an object while the frames are as a plan says, then forgets them again. Whether somebody may have seen it: Python code may have run then.
 ///
 /// # Safety
 /// As `leave`; the object's reference count is zero.
@@ -423,11 +423,12 @@ pub(super) unsafe extern "C" fn dealloc_at(
     tstate: *mut PyThreadState,
     values: *const u64,
     object: *mut PyObject,
-) {
+) -> usize {
     // SAFETY: as `leave`. Slots that own what compiled code owns too are not released here.
     unsafe {
         if quiet::is_quiet(object) {
-            return ffi::_Py_Dealloc(object);
+            ffi::_Py_Dealloc(object);
+            return 0;
         }
         let plan = &(&(*artifact).metadata.plans)[plan];
         let mut values = Values::new(values, true);
@@ -473,6 +474,19 @@ pub(super) unsafe extern "C" fn dealloc_at(
         for bits in made {
             StackRef { bits }.close();
         }
+        1
+    }
+}
+
+/// The value of an exact float, or of an exact int of one digit.
+unsafe fn small_number(object: *mut PyObject) -> Option<f64> {
+    // SAFETY: an exact number.
+    unsafe {
+        if refs::is_exact_float(object) {
+            return Some((*object.cast::<ffi::PyFloatObject>()).ob_fval);
+        }
+        let int = object.cast();
+        refs::long_is_compact(int).then(|| refs::long_compact_value(int) as f64)
     }
 }
 
@@ -480,6 +494,20 @@ pub(super) unsafe extern "C" fn dealloc_at(
 pub(super) unsafe extern "C" fn number_op(left: usize, right: usize, operation: usize) -> usize {
     // SAFETY: valid references to exact numbers; in-place operations of numbers make new ones.
     unsafe {
+        let (a, b) = ((left & !1) as *mut PyObject, (right & !1) as *mut PyObject);
+        if (refs::is_exact_float(a) || refs::is_exact_float(b))
+            && let (Some(x), Some(y)) = (small_number(a), small_number(b))
+        {
+            let result = match operation as u32 {
+                ffi::NB_ADD | ffi::NB_INPLACE_ADD => Some(x + y),
+                ffi::NB_SUBTRACT | ffi::NB_INPLACE_SUBTRACT => Some(x - y),
+                ffi::NB_MULTIPLY | ffi::NB_INPLACE_MULTIPLY => Some(x * y),
+                _ => None,
+            };
+            if let Some(result) = result {
+                return box_float(result);
+            }
+        }
         // The header declares the table without its length.
         let function = (&raw const ffi::_PyEval_BinaryOps)
             .cast::<ffi::binaryfunc>()

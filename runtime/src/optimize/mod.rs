@@ -7,6 +7,7 @@
 //! | `snapshot.rs` | what a compilation may know |
 //! | `operators.rs` | what the feedback of operators stands for |
 //! | `artifact.rs` | installed code and what it keeps alive |
+//! | `lists.rs` | what optimized code calls to make and change lists |
 //! | `leave.rs` | from optimized code back to real frames in baseline code |
 //! | `quiet.rs` | objects that can be freed without frames |
 //! | `service/`, `loader.rs` | the compiler thread, and loading what it runs |
@@ -18,6 +19,7 @@ pub mod boundary;
 pub mod hotness;
 mod leave;
 mod library;
+mod lists;
 pub mod loader;
 pub mod object;
 mod operators;

@@ -7,13 +7,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use hotstamp_job::artifact::Reason;
-use hotstamp_job::{ENUMERATE_SIZE, Metadata, NOT_WORTH_IT, Options, Process};
+use hotstamp_job::{DESTROYED, ENUMERATE_SIZE, Metadata, NOT_WORTH_IT, Options, Process};
 use hotstamp_layout::ffi::{self, PyThreadState};
 use hotstamp_layout::refs;
 
 use super::artifact::{Artifact, Installed};
 use super::service::{self, Finished, Job};
-use super::{hotness, leave, object, snapshot};
+use super::{hotness, leave, lists, object, snapshot};
 use crate::Frame;
 use crate::code_data::CodeData;
 use crate::code_memory::CodeMemory;
@@ -37,7 +37,10 @@ pub struct Settings {
 const EXITS_TO_LEARN: u32 = 8;
 
 /// Attempts at one entry; the last one's code stays, however often it leaves.
-const MOST_ATTEMPTS: u32 = 6;
+const MOST_ATTEMPTS: u32 = 8;
+
+/// How often an instruction that was left at is compiled again with what baseline code has seen since: classes come one after the other.
+const MOST_LESSONS: u32 = 2;
 
 /// Back edges after which a loop that was left for a pending event enters its code again.
 const HEAT_TO_RETURN: u32 = 64;
@@ -50,6 +53,12 @@ const HEAT_TO_LEARN: u32 = 200;
 
 /// Heat of a function that was left: its frame goes on in baseline code, where a loop may be long.
 const HEAT_AFTER_EXIT: u32 = 500;
+
+/// After so many exceptions at one place it is looked how long they took.
+const RAISES_TO_LOOK: u32 = 512;
+
+/// Code that raises more often than this is better off in baseline code, which finds handlers without making frames anew.
+const RAISES_OFTEN: Duration = Duration::from_micros(100);
 
 /// Exits of one plan at which its code is retired, should the code that takes its place still be under way.
 const EXITS_TO_RETIRE: u32 = 64;
@@ -72,8 +81,8 @@ struct State {
     patience: HashMap<(usize, u32), u32>,
     /// Instructions whose guards failed: code object, offset.
     failed: HashMap<usize, Vec<(u64, u32)>>,
-    /// Instructions that were left at until the baseline had learnt what they do: function, code object, offset.
-    learnt: HashSet<(usize, u64, u32)>,
+    /// Instructions that were left at until the baseline had learnt what they do: function, code object, offset; how often.
+    learnt: HashMap<(usize, u64, u32), u32>,
     /// Entries to ask for anew, while their code goes on.
     relearn: Vec<(usize, u32)>,
     /// Everything that was installed.
@@ -234,7 +243,9 @@ pub fn forget(data: *mut CodeData) {
         state
             .patience
             .retain(|(place, _), _| *place != data as usize);
-        state.learnt.retain(|(place, ..)| *place != data as usize);
+        state
+            .learnt
+            .retain(|(place, ..), _| *place != data as usize);
         state.relearn.retain(|(place, _)| *place != data as usize);
         state.failed.remove(&(data as usize));
     }
@@ -475,6 +486,7 @@ unsafe fn install(finished: Finished) {
                     tier = "optimizer",
                     entry,
                     bytes,
+                    address = placed.entry.0 as usize,
                     micros = elapsed.as_micros() as u64,
                     instructions = metadata.hir_instructions,
                     exits = metadata.plans.len(),
@@ -610,8 +622,32 @@ pub(super) unsafe fn note_exit(artifact: *mut Artifact, plan: usize) {
         EXITS[reason as usize].fetch_add(1, Ordering::Relaxed);
         let data = (*artifact).data;
         match reason {
-            Reason::Raised | Reason::State => return,
+            Reason::State => return,
+            Reason::Raised => {
+                let uses = &mut (&mut (*artifact).uses)[plan];
+                *uses += 1;
+                if uses.is_multiple_of(RAISES_TO_LOOK) && !(*artifact).retired {
+                    let since = (*artifact).last_looked.replace(Instant::now());
+                    if since.is_some_and(|since| since.elapsed() < RAISES_TO_LOOK * RAISES_OFTEN)
+                        && let Some(state) = state().as_mut()
+                    {
+                        state.retire(artifact);
+                    }
+                }
+                return;
+            }
             Reason::Events | Reason::FrameObserved => {
+                // Whose frames somebody takes again and again is better off in baseline code, for good: nobody asks anew.
+                if reason == Reason::FrameObserved {
+                    let uses = &mut (&mut (*artifact).uses)[plan];
+                    *uses += 1;
+                    if *uses >= EXITS_TO_RETIRE && !(*artifact).retired {
+                        if let Some(state) = state().as_mut() {
+                            state.retire(artifact);
+                        }
+                        return;
+                    }
+                }
                 if (*artifact).entry != 0
                     || state()
                         .as_ref()
@@ -659,13 +695,21 @@ pub(super) unsafe fn note_exit(artifact: *mut Artifact, plan: usize) {
         }
         *attempts += 1;
         // What baseline code has executed meanwhile it has feedback of. Where that was no help, the instruction goes the general way.
-        let has_feedback = matches!(reason, Reason::NeverExecuted | Reason::TypeGuard);
-        if !has_feedback || !state.learnt.insert((data as usize, code, inner.offset)) {
-            state
-                .failed
-                .entry(data as usize)
-                .or_default()
-                .push((code, inner.offset));
+        let lesson = match reason {
+            // The instruction behind it is none the worse.
+            Reason::Destroyed => Some(inner.offset | DESTROYED),
+            Reason::NeverExecuted | Reason::TypeGuard => {
+                let lessons = (state.learnt)
+                    .entry((data as usize, code, inner.offset))
+                    .or_default();
+                *lessons += 1;
+                (*lessons > MOST_LESSONS).then_some(inner.offset)
+            }
+            _ => Some(inner.offset),
+        };
+        if let Some(offset) = lesson {
+            let failed = state.failed.entry(data as usize).or_default();
+            failed.push((code, offset));
         }
         state.totals.retired += 1;
         if state.settings.synchronous {
@@ -719,6 +763,9 @@ fn process(artifact: *mut Artifact) -> Process {
         function_type: (&raw const ffi::PyFunction_Type) as u64,
         type_type: (&raw const ffi::PyType_Type) as u64,
         small_ints: refs::small_ints() as u64,
+        // SAFETY: a static class, which says how.
+        object_compare: unsafe { (&raw const ffi::PyBaseObject_Type.tp_richcompare).read() }
+            .map_or(0, |function| function as usize as u64),
         true_object: (&raw const ffi::_Py_TrueStruct) as u64,
         false_object: (&raw const ffi::_Py_FalseStruct) as u64,
         none_object: (&raw const ffi::_Py_NoneStruct) as u64,
@@ -739,6 +786,10 @@ fn process(artifact: *mut Artifact) -> Process {
         gc_track: ffi::PyObject_GC_Track as *const () as u64,
         reverse_items: leave::reverse_items as *const () as u64,
         make_tuple: leave::make_tuple as *const () as u64,
+        make_list: lists::make_list as *const () as u64,
+        list_append: lists::append as *const () as u64,
+        list_pop: lists::pop as *const () as u64,
+        iterator: lists::iterator as *const () as u64,
         number_op: leave::number_op as *const () as u64,
         pow: library("pow"),
         sin: library("sin"),

@@ -104,6 +104,16 @@ unsafe fn is_quiet_to(object: *mut PyObject, depth: u32, survivors: &mut Survivo
             let list = object.cast::<ffi::PyListObject>();
             return are_quiet((*list).ob_item, (*list).ob_base.ob_size, depth, survivors);
         }
+        if class == &raw mut ffi::PyListIter_Type || class == &raw mut ffi::PyTupleIter_Type {
+            const {
+                assert!(
+                    std::mem::offset_of!(ffi::_PyTupleIterObject, it_seq)
+                        == std::mem::offset_of!(ffi::_PyListIterObject, it_seq)
+                )
+            };
+            let iterator = object.cast::<ffi::_PyListIterObject>();
+            return are_quiet((&raw const (*iterator).it_seq).cast(), 1, depth, survivors);
+        }
         flags & heap != 0 && is_quiet_instance(object, class, depth, survivors)
     }
 }

@@ -4,6 +4,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::ffi::CStr;
+use std::sync::OnceLock;
 
 use hotstamp_job::{
     Attribute, Builtin, Code, Constant, Job, Known, Object, ObjectKind, Place, Seen,
@@ -16,8 +17,8 @@ use hotstamp_layout::refs;
 
 use super::operators;
 use crate::caches::operators::{
-    SAW_ARRAY, SAW_FLOATS, SAW_INSTANCE, SAW_INTS, SAW_KINDS, SAW_LIST, SAW_MIXED, SAW_SLICE,
-    seen_with,
+    SAW_ARRAY, SAW_FLOATS, SAW_INSTANCE, SAW_INTS, SAW_KINDS, SAW_LIST, SAW_MIXED, SAW_OBJECTS,
+    SAW_SLICE, seen_with,
 };
 use crate::caches::{self, CacheStubs, MISS_LIMIT, POLYMORPHIC_ENTRIES, PolymorphicEntry, globals};
 use crate::code_data::{CodeData, SIMPLE_ARGUMENTS};
@@ -225,6 +226,7 @@ impl Snapshot<'_> {
                         undecided
                     }
                 }
+                Some(Opcode::COMPARE_OP) if kinds == SAW_OBJECTS => Seen::Objects,
                 Some(Opcode::COMPARE_OP) => numbers(kinds).unwrap_or(undecided),
                 Some(Opcode::FOR_ITER) => {
                     if target == stubs.iterate_list {
@@ -408,6 +410,9 @@ impl Snapshot<'_> {
             if refs::is_type(object, &raw const ffi::PyCFunction_Type) {
                 return builtin(object.cast()).map_or(ObjectKind::Other, ObjectKind::Builtin);
             }
+            if let Some(method) = list_method(object) {
+                return ObjectKind::Builtin(method);
+            }
             match known(object) {
                 Known::Other => ObjectKind::Other,
                 value => ObjectKind::Value(value),
@@ -426,6 +431,28 @@ fn numbers(saw: u64) -> Option<Seen> {
         saw if saw & !(SAW_INTS | SAW_FLOATS | SAW_MIXED) == 0 => Some(Seen::Numbers),
         _ => None,
     }
+}
+
+/// Methods of lists that the optimizer knows, by their descriptors.
+unsafe fn list_method(object: *mut PyObject) -> Option<Builtin> {
+    static METHODS: OnceLock<[(usize, Builtin); 2]> = OnceLock::new();
+    let methods = METHODS.get_or_init(|| {
+        // SAFETY: GIL held; a builtin class keeps what it has, so that the reference may go.
+        let find = |name: &CStr| unsafe {
+            let class = &raw mut ffi::PyList_Type;
+            let found = ffi::PyObject_GetAttrString(class.cast(), name.as_ptr());
+            refs::decref(found);
+            found as usize
+        };
+        [
+            (find(c"append"), Builtin::ListAppend),
+            (find(c"pop"), Builtin::ListPop),
+        ]
+    });
+    methods
+        .iter()
+        .find(|(address, _)| *address == object as usize)
+        .map(|(_, method)| *method)
 }
 
 /// A builtin function that the optimizer knows.
