@@ -341,6 +341,30 @@ if pid:
     assert (done.stdout.split(), done.stderr, done.returncode) == (["0", "True"], "", 0)
 
 
+def test_child_of_a_fork_by_a_thread_ends_with_it(run_python):
+    """Its thread is its last one then, if there is none of ours: the child that had one never ended."""
+    program = """
+import os, threading, time, warnings
+warnings.simplefilter("ignore")
+def work():
+    pid = os.fork()
+    if pid:
+        end = time.monotonic() + 60
+        while os.waitpid(pid, os.WNOHANG)[0] == 0:
+            assert time.monotonic() < end, os.kill(pid, 9)
+            time.sleep(0.01)
+        print("ended")
+    else:
+        end = time.monotonic() + 0.05
+        while time.monotonic() < end: pass
+thread = threading.Thread(target=work)
+thread.start()
+thread.join()
+"""
+    done = run_python("-c", program, tier="auto", env=FOUND)
+    assert (done.returncode, done.stdout) == (0, "ended\n"), done.stderr
+
+
 @pytest.mark.parametrize("emptied", [False, True])
 @pytest.mark.parametrize("tier", ["baseline", "auto"])
 def test_sampler_ends_with_the_interpreter(run_python, tier, emptied):

@@ -125,8 +125,14 @@ pub(super) fn end() {
 /// Whether the fork that is being made interrupted the asking.
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
+/// Whether the process's first thread makes it. The child of another one ends with that thread, if it has no further ones: it may have none of ours.
+static BY_FIRST_THREAD: AtomicBool = AtomicBool::new(false);
+
 extern "C" fn before_fork() {
     INTERRUPTED.store(stop(), Ordering::Relaxed);
+    // SAFETY: asks the system for two numbers.
+    let first = unsafe { libc::gettid() == libc::getpid() };
+    BY_FIRST_THREAD.store(first, Ordering::Relaxed);
 }
 
 /// In the parent. Not at once: Python counts the threads when the fork is made, and warns.
@@ -152,7 +158,10 @@ unsafe extern "C" fn go_on(_: *mut c_void) -> c_int {
 /// # Safety
 /// Main interpreter, GIL held.
 pub(super) unsafe fn notice_fork() {
-    if INTERRUPTED.load(Ordering::Relaxed) && super::enabled() {
+    if INTERRUPTED.load(Ordering::Relaxed)
+        && BY_FIRST_THREAD.load(Ordering::Relaxed)
+        && super::enabled()
+    {
         // SAFETY: passed on from the caller.
         unsafe { start() };
     }
