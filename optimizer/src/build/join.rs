@@ -162,7 +162,7 @@ impl Builder<'_> {
                 self.guard_bound(entry);
                 let value = self.unboxed_value(entry, ty);
                 if let Entry::Owned(old) = entry {
-                    self.release(old);
+                    self.release_between(old);
                 }
                 vec![value]
             }
@@ -179,7 +179,7 @@ impl Builder<'_> {
                 _ => {
                     let value = self.unboxed_value(entry, ty);
                     if let Entry::Owned(old) = entry {
-                        self.release(old);
+                        self.release_between(old);
                     }
                     vec![self.bool(true), value]
                 }

@@ -291,6 +291,12 @@ impl Builder<'_> {
         self.state.facts.forget_memory();
     }
 
+    /// As `release`, at the end of a way: no instruction is there whose end could tell what was seen.
+    pub(crate) fn release_between(&mut self, value: Value) {
+        self.release(value);
+        self.give_up_memory();
+    }
+
     /// Whether the instruction goes on with what is known of memory when something dies, and leaves at its end if somebody may have seen that. Not where that was in vain before.
     fn may_settle(&self) -> bool {
         matches!(
