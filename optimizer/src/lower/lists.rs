@@ -90,12 +90,7 @@ impl<'c> Lower<'c, '_> {
     /// `MakeList`: the items go through the buffer.
     pub(super) fn make_list(&mut self, items: &[Value]) -> Lowered<IntValue<'c>> {
         if !items.is_empty() {
-            let buffer = self.hidden_buffer()?;
-            for (index, &item) in items.iter().enumerate() {
-                let pointer = self.heap_pointer(item)?;
-                self.store(buffer, index * 8, pointer.into())?;
-            }
-            self.max_values = self.max_values.max(items.len());
+            self.items_to_buffer(items)?;
         }
         self.call64(
             self.job.process.make_list,

@@ -249,14 +249,20 @@ impl<'c> Lower<'c, '_> {
         Ok(())
     }
 
-    /// A new tuple of references that move: from the heap, by a call that gets them in the buffer.
-    pub(super) fn make_tuple(&mut self, items: &[Value]) -> Lowered<IntValue<'c>> {
+    /// Stores the pointers of items, whose references move, to the buffer, for a call that makes something of them.
+    pub(super) fn items_to_buffer(&mut self, items: &[Value]) -> Lowered<()> {
         let buffer = self.hidden_buffer()?;
         for (index, &item) in items.iter().enumerate() {
             let pointer = self.heap_pointer(item)?;
             self.store(buffer, index * 8, pointer.into())?;
         }
         self.max_values = self.max_values.max(items.len());
+        Ok(())
+    }
+
+    /// A new tuple of references that move: from the heap, by a call that gets them in the buffer.
+    pub(super) fn make_tuple(&mut self, items: &[Value]) -> Lowered<IntValue<'c>> {
+        self.items_to_buffer(items)?;
         self.call64(
             self.job.process.make_tuple,
             &[self.buffer.into(), self.i64(items.len() as u64).into()],

@@ -2,26 +2,16 @@
 
 use hotstamp_runtime::site::CodePtr;
 
-use super::harness::{Code, State, load_state, store_state, word};
+use super::harness::{Code, State, word};
 use crate::masm::Reg::*;
 use crate::masm::aarch64::Aarch64;
 use crate::masm::x86_64::X86_64;
 use crate::masm::{Alu, Cond, MacroAssembler};
 
-fn body(code: impl FnOnce(&mut super::harness::Host)) -> Code {
-    Code::with_capacity(64 << 10, |masm, _| {
-        masm.body_enter();
-        load_state(masm);
-        code(masm);
-        store_state(masm);
-        masm.body_return();
-    })
-}
-
 /// Near labels whose branches are nested, interleaved, doubled, and mixed with those of other labels.
 #[test]
 fn near_labels_of_any_order() {
-    let code = body(|masm| {
+    let code = Code::new(|masm| {
         let (outer, inner, twice) = (
             masm.new_near_label(),
             masm.new_near_label(),
@@ -72,7 +62,7 @@ fn near_labels_of_any_order() {
 fn branches_back_over_any_distance() {
     for padding in (0..60).chain([1000, 15_000]) {
         for conditional in [false, true] {
-            let code = body(|masm| {
+            let code = Code::new(|masm| {
                 let labels = masm.new_labels(3);
                 let (again, done) = (labels.nth(1), labels.nth(2));
                 masm.bind(again);
